@@ -1,0 +1,61 @@
+"""Errors that a user can act on."""
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class UserError(ValueError):
+    """Something that the user can mend: the message names the option or file, what was found, and what to do.
+
+    Command lines print it without a traceback.
+    """
+
+
+def check_keys(block: object, allowed: Iterable[str], where: str, required: Iterable[str] = ()) -> None:
+    """Refuse an option block that has a key not in ``allowed`` or lacks one of ``required``.
+
+    Raises:
+        UserError: names the key, the nearest valid one and all valid ones.
+    """
+    if not isinstance(block, Mapping):
+        raise UserError(f'{where}: expected a block of keys, got {block!r}')
+    allowed = sorted({*allowed, *required})
+    for key in block:
+        if key not in allowed:
+            near = difflib.get_close_matches(str(key), allowed, n=1)
+            hint = f' Did you mean {near[0]!r}?' if near else ''
+            raise UserError(f'{where}: unknown key {key!r}.{hint} Valid keys: {", ".join(allowed)}.')
+    for key in required:
+        if block.get(key) is None:
+            raise UserError(f'{where}: key {key!r} is missing.')
+
+
+def check_choice(value: object, choices: Iterable[object], where: str) -> None:
+    choices = list(choices)
+    if value not in choices:
+        raise UserError(f'{where}: expected one of {", ".join(map(str, choices))}, got {value!r}')
+
+
+def existing(path: str | os.PathLike, where: str) -> Path:
+    """``path`` with ~ expanded. Raises UserError if nothing is there."""
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise UserError(f'{where}: no such file or folder: {found} (looked from {os.getcwd()})')
+    return found
+
+
+def check_registered(registry: Any, block: object, where: str) -> None:
+    """Refuse a block ``{type: NAME, ...}`` whose NAME is not in BasicSR's ``registry`` or does not take its keys."""
+    if not isinstance(block, Mapping) or 'type' not in block:
+        raise UserError(f'{where}: expected a block with a type, got {block!r}')
+    if block['type'] not in registry:
+        raise UserError(f'{where}.type: nothing is registered as {block["type"]!r}. '
+                        f'Registered: {", ".join(sorted(registry.keys()))}')
+    parameters = inspect.signature(registry.get(block['type'])).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        check_keys(block, ['type', *parameters], where)

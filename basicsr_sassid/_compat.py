@@ -1,0 +1,52 @@
+"""The only shims for stock PyPI ``basicsr==1.4.2`` on today's stack. Imported before anything of basicsr."""
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import types
+
+_MODULE = 'torchvision.transforms.functional_tensor'
+
+
+def _alias_functional_tensor() -> None:
+    """basicsr/data/degradations.py imports a module that torchvision dropped in 0.17.
+
+    Needless from a basicsr release that holds the fix of its master branch (none on PyPI by November 2026).
+    """
+    if _MODULE in sys.modules or importlib.util.find_spec(_MODULE) is not None:
+        return
+    from torchvision.transforms.functional import rgb_to_grayscale
+    module = types.ModuleType(_MODULE)
+    module.rgb_to_grayscale = rgb_to_grayscale
+    sys.modules[_MODULE] = module
+
+
+def _share_lmdb_environments() -> None:
+    """lmdb >= 2 refuses to open one environment twice in a process, which basicsr does as soon as two datasets, or
+    lq and gt, lie in the same LMDB. Every path is opened once a process and shared.
+
+    Needless from a basicsr release whose LmdbBackend does so itself (none by November 2026).
+    """
+    import lmdb
+    from basicsr.utils.file_client import FileClient, LmdbBackend
+
+    class SharedLmdbBackend(LmdbBackend):
+        _open: dict[tuple[int, str], lmdb.Environment] = {}
+
+        def __init__(self, db_paths, client_keys='default', readonly=True, lock=False, readahead=False, **kwargs):
+            db_paths = db_paths if isinstance(db_paths, list) else [db_paths]
+            client_keys = client_keys if isinstance(client_keys, list) else [client_keys]
+            self.db_paths = [str(path) for path in db_paths]
+            self._client = {}
+            for client, path in zip(client_keys, self.db_paths, strict=True):
+                key = os.getpid(), os.path.realpath(path)  # a forked worker needs an environment of its own
+                if key not in self._open:
+                    self._open[key] = lmdb.open(path, readonly=readonly, lock=lock, readahead=readahead, **kwargs)
+                self._client[client] = self._open[key]
+
+    FileClient._backends['lmdb'] = SharedLmdbBackend
+
+
+_alias_functional_tensor()
+_share_lmdb_environments()

@@ -1,0 +1,41 @@
+"""DenoisingUNet: the student of SASSID (Li et al., CVPR 2023, arXiv 2303.14934), the network that is delivered.
+
+Written from the paper; topology of Laine et al. (NeurIPS 2019). Licence: Apache-2.0.
+Differs from the released code: any height and width (there: multiples of 32), ``img_range``.
+"""
+from __future__ import annotations
+
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+
+from basicsr_sassid.archs.unet_util import NUM_LEVELS, UNetTrunk, float32_head, init_unet, pad_to_multiple
+
+
+@ARCH_REGISTRY.register()
+class DenoisingUNet(nn.Module):
+    """Noisy image -> clean image, directly (no residual).
+
+    Args:
+        num_in_ch: channels of the noisy image.
+        num_out_ch: channels of the clean image.
+        dim: width of the encoder; the decoder is twice as wide.
+        img_range: what the input is multiplied with and the output divided by, as in BasicSR's EDSR. 1 (default):
+            input and output are in grey levels [0, 255], as ThreeStageModel and Denoiser feed it. 255: input and
+            output are in [0, 1], as BasicSR's own SRModel feeds it.
+
+    Shape:
+        (N, num_in_ch, H, W) -> (N, num_out_ch, H, W), any H and W >= 1.
+    """
+    multiple_of = 2 ** NUM_LEVELS
+
+    def __init__(self, num_in_ch: int = 3, num_out_ch: int = 3, dim: int = 48, img_range: float = 1.) -> None:
+        super().__init__()
+        self.img_range = img_range
+        self.trunk = UNetTrunk(num_in_ch, dim, half_plane=False)
+        self.head = nn.Conv2d(2 * dim, num_out_ch, 1)
+        init_unet(self, last=self.head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, w = x.shape[-2:]
+        x = pad_to_multiple(x * self.img_range, self.multiple_of, 'reflect')
+        return float32_head(self.head, self.trunk(x))[..., :h, :w] / self.img_range

@@ -1,0 +1,124 @@
+"""Noisy photographs and nothing else: what the self-supervised methods are trained on."""
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from basicsr.utils import FileClient
+from basicsr.utils.registry import DATASET_REGISTRY
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from basicsr_sassid._checks import UserError, check_choice, check_keys, existing
+from basicsr_sassid.data.image_util import decode_photo, image_size, list_images
+
+_KEYS = ('name', 'type', 'dataroot_lq', 'io_backend', 'patch_size', 'use_hflip', 'use_rot', 'phase', 'scale',
+         'num_worker_per_gpu', 'batch_size_per_gpu', 'pin_memory')
+_META_LINE = re.compile(r'(?P<file>.+) \((?P<h>\d+),(?P<w>\d+),(?P<c>\d+)\) (?P<compress>\d+)')
+
+
+@DATASET_REGISTRY.register()
+class NoisyImageDataset(Dataset):
+    """Crops of noisy images, from a folder (searched below, sorted) or a BasicSR LMDB. No clean image is read.
+
+    Args:
+        opt: option block with the keys
+            ``dataroot_lq``: folder, or ``*.lmdb``;
+            ``io_backend``: ``{type: disk}`` or ``{type: lmdb}``; by default what dataroot_lq looks like;
+            ``patch_size``: side of the square crop in pixels, in phase ``train`` only; all images must be as large;
+            ``use_hflip``, ``use_rot``: flip; flip and turn: together the eight symmetries of the square, default True.
+
+    A sample is ``{'lq': (3, H, W) float32 RGB in [0, 1], 'lq_path': str}``: grey is repeated, alpha left out, 16 bits
+    keep their precision. Crop and symmetry come from torch's random generator, which the training loop seeds for
+    every draw: they are the same for any number of workers.
+
+    Raises:
+        UserError: nothing there, no image, an unreadable one, one smaller than the patch, an unknown key, a folder
+            that is no BasicSR LMDB.
+    """
+
+    def __init__(self, opt: dict) -> None:
+        self.opt = opt
+        where = f'datasets.{opt.get("phase", "train")}'
+        if opt.get('dataroot_gt') is not None:
+            warnings.warn(f'{where}: dataroot_gt is not used; NoisyImageDataset trains on noisy images alone.',
+                          stacklevel=2)
+        check_keys({k: v for k, v in opt.items() if k != 'dataroot_gt'}, _KEYS, where, required=['dataroot_lq'])
+        self.root = existing(opt['dataroot_lq'], f'{where}.dataroot_lq')
+        backend = (opt.get('io_backend') or {}).get('type') or ('lmdb' if self.root.suffix == '.lmdb' else 'disk')
+        check_choice(backend, ('disk', 'lmdb'), f'{where}.io_backend.type')
+        self.is_lmdb = backend == 'lmdb'
+        self.paths, sizes = self._read_meta() if self.is_lmdb else self._scan_folder()
+        self.patch_size = None
+        if opt.get('phase') == 'train':
+            self.patch_size = opt.get('patch_size')
+            if not isinstance(self.patch_size, int) or self.patch_size < 1:
+                raise UserError(f'{where}.patch_size: expected a number of pixels >= 1, got {self.patch_size!r}')
+            for path, size in zip(self.paths, sizes):
+                if min(size) < self.patch_size:
+                    raise UserError(f'{where}.patch_size: {self.patch_size} is larger than {path} '
+                                    f'({size[0]}x{size[1]} pixels, height x width). Choose a smaller patch_size, or '
+                                    'take that image out.')
+        self._file_client = None  # opened on first use, by each worker for itself
+
+    def _scan_folder(self) -> tuple[list[str], list[tuple[int, int]]]:
+        paths = list_images(self.root)
+        if not paths:
+            raise UserError(f'dataroot_lq: no image in {self.root} or below')
+        return [str(path) for path in paths], [image_size(path) for path in paths]
+
+    def _read_meta(self) -> tuple[list[str], list[tuple[int, int]]]:
+        meta = self.root / 'meta_info.txt'
+        if self.root.suffix != '.lmdb' or not meta.is_file() or not (self.root / 'data.mdb').is_file():
+            raise UserError(f'dataroot_lq: {self.root} is no LMDB in BasicSR\'s format (a folder *.lmdb with data.mdb '
+                            'and meta_info.txt). Write one with: sassid prepare folder PHOTOS -o NAME.lmdb')
+        keys, sizes = [], []
+        for number, line in enumerate(meta.read_text().splitlines(), 1):
+            match = _META_LINE.fullmatch(line)
+            if match is None:
+                raise UserError(f'{meta}, line {number}: expected "name.png (height,width,channels) compression", '
+                                f'found {line!r}. Write the LMDB again with: sassid prepare folder')
+            keys.append(match['file'].split('.')[0])  # BasicSR's rule: the key ends at the first dot
+            sizes.append((int(match['h']), int(match['w'])))
+        if not keys:
+            raise UserError(f'dataroot_lq: {meta} names no image')
+        return keys, sizes
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+        path = self.paths[index]
+        image = decode_photo(self._read(path), path).as_rgb_float()
+        if self.patch_size is not None:
+            image = self._augment(self._crop(image))
+        return {'lq': torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), 'lq_path': path}
+
+    def _read(self, path: str) -> bytes:
+        if not self.is_lmdb:
+            try:
+                return Path(path).read_bytes()
+            except OSError as error:
+                raise UserError(f'cannot read {path}: {error.strerror or error}.') from error
+        if self._file_client is None:
+            self._file_client = FileClient('lmdb', db_paths=str(self.root), client_keys='lq')
+        content = self._file_client.get(path, 'lq')
+        if content is None:
+            raise UserError(f'{self.root}: meta_info.txt names {path!r}, data.mdb does not hold it. Write it again '
+                            'with: sassid prepare folder')
+        return bytes(content)
+
+    def _crop(self, image: np.ndarray) -> np.ndarray:
+        top, left = (int(torch.randint(side - self.patch_size + 1, ())) for side in image.shape[:2])
+        return image[top:top + self.patch_size, left:left + self.patch_size]
+
+    def _augment(self, image: np.ndarray) -> np.ndarray:
+        flip, turns = int(torch.randint(2, ())), int(torch.randint(4, ()))
+        if flip and self.opt.get('use_hflip', True):
+            image = image[:, ::-1]
+        if self.opt.get('use_rot', True):
+            image = np.rot90(image, turns)
+        return image

@@ -1,0 +1,1 @@
+"""Real files -> LMDBs in BasicSR's format, a module a source."""

@@ -1,0 +1,3 @@
+from basicsr_sassid.inference.denoiser import Denoiser
+
+__all__ = ['Denoiser']

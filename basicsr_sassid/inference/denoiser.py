@@ -1,0 +1,124 @@
+"""Denoiser: weights in, a function from noisy to clean images out."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from basicsr_sassid._checks import UserError
+from basicsr_sassid.archs.official_util import network_of
+from basicsr_sassid.inference.tiling import tiles
+from basicsr_sassid.weights import build_network, load_weights, read_weights, state_dict_of
+
+
+class Denoiser:
+    """Denoise images of any size with a trained network, in bounded memory.
+
+    Args:
+        weights: a ``net_g_*.pth`` of a training, or the authors' UNet.pth; the network is told by the content.
+        device: ``'auto'`` (a GPU if there is one), or torch's name of a device.
+        tile: side of a tile in pixels, a multiple of 32; 0: the image in one piece.
+        overlap: how far a tile sees beyond its part, a multiple of 32; from 160 on, tiled and whole are the same
+            to rounding.
+        self_ensemble: mean over the eight flips and turns: slightly better, eight times slower.
+        key: ``'params'`` or ``'params_ema'``; by default the average where the file has one.
+
+    Raises:
+        UserError: the file is no weights file, or not of a network known here; the device is not there.
+
+    Example:
+        >>> denoise = Denoiser('net_g_latest.pth')       # doctest: +SKIP
+        >>> clean = denoise(noisy)                       # doctest: +SKIP
+    """
+
+    def __init__(self, weights: str | os.PathLike, device: str = 'auto', tile: int = 512, overlap: int = 64,
+                 self_ensemble: bool = False, key: str | None = None) -> None:
+        content = read_weights(weights)
+        block = content.get('network') or network_of(state_dict_of(content, weights, key))
+        if block is None:
+            raise UserError(f'{weights}: not of a network known here (BNN, LAN, DenoisingUNet)')
+        self.net = build_network(block, str(weights))
+        load_weights(self.net, weights, key)
+        self.img_range = content.get('img_range', 255)
+        self.device = choose_device(device)
+        self.net.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.multiple_of = getattr(self.net, 'multiple_of', 1)
+        # a network that averages over its whole input is another function on a tile
+        self.tile = 0 if any(isinstance(module, nn.AdaptiveAvgPool2d) for module in self.net.modules()) else tile
+        self.overlap, self.self_ensemble = overlap, self_ensemble
+        if tile < 0 or tile % self.multiple_of or overlap < 0 or overlap % self.multiple_of:
+            raise UserError(f'tile and overlap: expected multiples of {self.multiple_of}, got {tile} and {overlap}')
+
+    def __call__(self, image: np.ndarray, progress: Callable[[float], None] | None = None) -> np.ndarray:
+        """Denoise one image.
+
+        Args:
+            image: (H, W), (H, W, 1) or (H, W, 3) RGB; uint8, uint16, or float in [0, 1].
+            progress: called with the share done, 0 to 1.
+
+        Returns:
+            The image denoised: same shape, dtype and range; integers rounded, all clipped to the range.
+
+        Raises:
+            UserError: another shape or dtype; values that are not finite; the network gave such.
+        """
+        pixels = image[..., None] if image.ndim == 2 else image
+        if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+            raise UserError(f'expected an image of shape (H, W), (H, W, 1) or (H, W, 3), got {image.shape}')
+        white = _white(image.dtype)
+        result = np.empty_like(pixels)
+        height, width = pixels.shape[:2]
+        largest = -(-max(height, width) // self.multiple_of) * self.multiple_of
+        boxes = list(tiles(height, width, self.tile or largest, self.overlap, self.multiple_of))
+        for number, (seen, inner, kept) in enumerate(boxes, 1):
+            denoised = self._run(pixels[seen].astype(np.float32) * (self.img_range / white))[inner] / self.img_range
+            if not np.isfinite(denoised).all():
+                raise UserError('the result is not finite: are the weights damaged, or is the image?')
+            denoised = denoised.clip(0, 1) * white
+            result[kept] = denoised.round() if white > 1 else denoised
+            if progress:
+                progress(number / len(boxes))
+        return result.reshape(image.shape)
+
+    @torch.no_grad()
+    def _run(self, pixels: np.ndarray) -> np.ndarray:
+        """(H, W, C) float32 in [0, img_range] -> the same, denoised."""
+        channels = pixels.shape[2]
+        x = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None].to(self.device)
+        y = self._ensemble(x.expand(-1, 3, -1, -1)) if channels == 1 else self._ensemble(x)
+        y = y.mean(dim=1, keepdim=True) if channels == 1 else y
+        return y[0].permute(1, 2, 0).cpu().numpy()
+
+    def _ensemble(self, x: Tensor) -> Tensor:
+        if not self.self_ensemble:
+            return self.net(x.contiguous(memory_format=torch.channels_last))
+        total = torch.zeros_like(x)
+        for turns in range(4):
+            for flip in (False, True):
+                view = torch.rot90(x.flip(3) if flip else x, turns, (2, 3))
+                back = torch.rot90(self.net(view.contiguous(memory_format=torch.channels_last)), -turns, (2, 3))
+                total += back.flip(3) if flip else back
+        return total / 8
+
+
+def choose_device(name: str) -> torch.device:
+    """``'auto'``: a CUDA device if there is one, else the CPU. Raises UserError if the device is not there."""
+    if name == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f'device {name!r}: {str(error).splitlines()[0]} Use auto or cpu.') from error
+    return device
+
+
+def _white(dtype: np.dtype) -> float:
+    if dtype in (np.uint8, np.uint16):
+        return float(np.iinfo(dtype).max)
+    if np.issubdtype(dtype, np.floating):
+        return 1.
+    raise UserError(f'expected uint8, uint16 or float in [0, 1], got {dtype}')

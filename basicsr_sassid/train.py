@@ -1,0 +1,217 @@
+"""Train any BasicSR model, ours registered: python -m basicsr_sassid.train -opt options/....yml
+
+BasicSR's datasets, models, logger and checkpoints in a loop of our own, which reaches ``total_iter`` whatever the
+batch size, resumes where it was killed, and never leaves half a checkpoint.
+"""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: its folder must not shadow top-level modules (data, test ...)
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+import copy
+import os
+import random
+import time
+
+import numpy as np
+import torch
+from basicsr.data import build_dataset
+from basicsr.models import build_model
+from basicsr.models.base_model import BaseModel
+from basicsr.utils import AvgTimer, MessageLogger, get_root_logger, get_time_str, init_tb_logger, init_wandb_logger
+from basicsr.utils.dist_util import get_dist_info
+from basicsr.utils.options import copy_opt_file, dict2str
+from torch.utils.data import DataLoader
+
+import basicsr_sassid  # noqa: F401  registers our parts
+from basicsr_sassid._checks import UserError
+from basicsr_sassid._options import add_arguments, complete_options, read_options
+from basicsr_sassid._run import build_eval_loader, on_error, start_logging, start_processes
+from basicsr_sassid.data.draw_util import RunSampler, SeededDataset
+
+
+def train(opt: dict, opt_file: str | None = None) -> BaseModel:
+    """Train as ``opt`` (from complete_options) says. Returns the model; files are in opt['path']."""
+    torch.backends.cudnn.benchmark = True
+    seed_everything(opt['manual_seed'], 0, opt['rank'])
+    state = load_resume_state(opt)
+    prepare_folders(opt, resuming=state is not None)
+    if opt_file:
+        copy_opt_file(opt_file, opt['path']['experiments_root'])
+    logger = start_logging(opt, Path(opt['path']['log']) / f'train_{opt["name"]}_{get_time_str()}.log')
+    logger.info(dict2str(opt))
+    tb_logger = start_tensorboard(opt)
+
+    start_iter, total_iter = state['iter'] if state else 0, opt['train']['total_iter']
+    batches, val_loaders = build_loaders(opt, start_iter)
+    model = build_model(opt)
+    if state:
+        model.resume_training(state)
+        logger.info(f'Resuming from iteration {start_iter}.')
+    if start_iter >= total_iter:
+        logger.info(f'Nothing to do: all {total_iter} iterations are done.')
+        return model
+    num_images, per_iter = len(batches.dataset), batches.batch_sampler.batch_size * opt['world_size']
+    # its time left is short by one iteration: it says "-1 day" at the last
+    message_logger = MessageLogger({**opt, 'train': {**opt['train'], 'total_iter': total_iter + 1}}, start_iter + 1,
+                                   tb_logger)
+    val_freq = opt['val']['val_freq'] if opt.get('val') else None
+    stage_ends = set(np.cumsum(getattr(model, 'lengths', [total_iter])).tolist())
+    data_timer, iter_timer = AvgTimer(), AvgTimer()
+    started = time.time()
+    for current_iter, batch in enumerate(batches, start_iter + 1):
+        data_timer.record()
+        # as the crops, the random numbers of a step depend on the iteration alone
+        seed_everything(opt['manual_seed'], current_iter, opt['rank'])
+        model.update_learning_rate(current_iter, warmup_iter=opt['train'].get('warmup_iter', -1))
+        model.feed_data(batch)
+        model.optimize_parameters(current_iter)
+        iter_timer.record()
+        epoch = current_iter * per_iter // num_images
+        if current_iter % opt['logger']['print_freq'] == 0 or current_iter in stage_ends:
+            message_logger({'epoch': epoch, 'iter': current_iter, 'lrs': model.get_current_learning_rate(),
+                            'time': iter_timer.get_avg_time(), 'data_time': data_timer.get_avg_time(),
+                            **model.get_current_log()})
+        if val_freq and (current_iter % val_freq == 0 or current_iter in stage_ends):
+            for loader in val_loaders:
+                model.validation(loader, current_iter, tb_logger, opt['val'].get('save_img', False))
+        # after the validation, so that the state knows the best figures so far
+        if current_iter % opt['logger']['save_checkpoint_freq'] == 0 or current_iter in stage_ends:
+            save(model, epoch, current_iter)
+        data_timer.start()
+        iter_timer.start()
+    save(model, -1, -1)
+    logger.info(f'End of training after {total_iter} iterations, {time.time() - started:.0f} s; '
+                f'networks in {opt["path"]["models"]}')
+    if tb_logger:
+        tb_logger.close()
+    return model
+
+
+def save(model: BaseModel, epoch: int, current_iter: int) -> None:
+    """model.save, and an error if a stock model left nothing behind (it goes on without a word)."""
+    model.save(epoch, current_iter)
+    opt = model.opt
+    if opt['rank'] == 0 and current_iter != -1:
+        written = Path(opt['path']['training_states']) / f'{current_iter}.state'
+        if not written.is_file():
+            raise UserError(f'cannot write {written}. Free some space, then go on with --auto_resume.')
+
+
+def build_loaders(opt: dict, start_iter: int) -> tuple[DataLoader, list[DataLoader]]:
+    """The batches of the whole rest of the run, in one pass (workers start once), and the validation sets."""
+    if 'train' not in opt['datasets']:
+        raise UserError('datasets: the block train is missing')
+    train_opt = opt['datasets']['train']
+    dataset = sorted_dataset(build_dataset(train_opt))
+    if len(dataset) == 0:
+        raise UserError(f'datasets.train: no image in {train_opt["dataroot_lq"]}')
+    workers = train_opt.get('num_worker_per_gpu', 0)
+    sampler = RunSampler(len(dataset), train_opt['batch_size_per_gpu'], start_iter, opt['train']['total_iter'],
+                         opt['manual_seed'], opt['rank'], opt['world_size'])
+    batches = DataLoader(SeededDataset(dataset, opt['manual_seed']), batch_sampler=sampler, num_workers=workers,
+                         pin_memory=opt['num_gpu'] > 0, prefetch_factor=4 if workers else None)
+    get_root_logger().info(f'{len(dataset)} training images; a batch of {sampler.batch_size} in each of '
+                           f'{opt["world_size"]} process(es); iterations {start_iter + 1} to {sampler.total_iter}')
+    return batches, [build_eval_loader(block) for name, block in opt['datasets'].items() if name != 'train']
+
+
+def load_resume_state(opt: dict) -> dict | None:
+    """The state that ``path.resume_state`` names, or with --auto_resume the newest whole one of this run."""
+    if opt['path'].get('resume_state'):
+        return _load_state(Path(opt['path']['resume_state']))
+    if not opt['auto_resume']:
+        return None
+    folder = Path(opt['path']['training_states'])
+    for path in sorted(folder.glob('[0-9]*.state'), key=lambda path: int(path.stem), reverse=True):
+        try:
+            return _load_state(path)
+        except UserError as error:
+            print(f'{error} Trying the one before.', file=sys.stderr, flush=True)
+    return None
+
+
+def _load_state(path: Path) -> dict:
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+        return {**state, 'iter': int(state['iter'])}
+    except Exception as error:  # whatever torch raises on half a file
+        raise UserError(f'{path} is no whole training state ({type(error).__name__}).') from error
+
+
+def prepare_folders(opt: dict, resuming: bool) -> None:
+    """Make the run's folders; move a run of the same name aside unless this one goes on from it."""
+    rank, world_size = get_dist_info()
+    if rank == 0:
+        if not resuming and not opt['auto_resume']:
+            for folder in (opt['path']['experiments_root'],
+                           os.path.join(opt['root_path'], 'tb_logger', opt['name'])):
+                archive(Path(folder))
+        for key in ('models', 'training_states', 'visualization'):
+            try:
+                Path(opt['path'][key]).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f'cannot make {opt["path"][key]}: {error.strerror}. Start from another folder.'
+                                ) from error
+    if world_size > 1:
+        torch.distributed.barrier()
+
+
+def archive(folder: Path) -> None:
+    """Rename a folder as BasicSR does, under a name that is free."""
+    if not folder.exists():
+        return
+    name = base = f'{folder}_archived_{get_time_str()}'
+    number = 1
+    while os.path.exists(name):
+        number += 1
+        name = f'{base}_{number}'
+    print(f'{folder} is of an earlier run: renamed to {name}. (--auto_resume goes on with it.)', flush=True)
+    folder.rename(name)
+
+
+def start_tensorboard(opt: dict) -> object | None:
+    if not opt['logger']['use_tb_logger'] or 'debug' in opt['name']:
+        return None
+    if (opt['logger'].get('wandb') or {}).get('project'):
+        init_wandb_logger(opt)
+    return init_tb_logger(log_dir=os.path.join(opt['root_path'], 'tb_logger', opt['name']))
+
+
+def seed_everything(seed: int, iteration: int, rank: int) -> None:
+    """Seed Python, NumPy and torch with a function of the run's seed, the iteration and the process."""
+    value = int(np.random.SeedSequence((seed, iteration, rank)).generate_state(1)[0])
+    random.seed(value)
+    np.random.seed(value)
+    torch.manual_seed(value)
+
+
+def sorted_dataset(dataset: object) -> object:
+    """BasicSR lists folders in the order of the disk; sort, so that a seed means the same everywhere."""
+    paths = getattr(dataset, 'paths', None)
+    if isinstance(paths, list):
+        paths.sort(key=lambda entry: entry.get('lq_path', '') if isinstance(entry, dict) else entry)
+    return dataset
+
+
+@on_error
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog='python -m basicsr_sassid.train', description=__doc__.splitlines()[0])
+    add_arguments(parser)
+    run(parser.parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> None:
+    """What the command line asks for; runs land in the working directory."""
+    opt = read_options(args.opt, args.force_yml)
+    with start_processes(args.launcher, opt.get('dist_params') or {}):
+        opt = complete_options(opt, os.getcwd(), True, args.launcher, args.auto_resume, args.debug)
+        train(copy.deepcopy(opt), args.opt)
+
+
+if __name__ == '__main__':
+    main()

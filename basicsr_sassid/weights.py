@@ -1,0 +1,82 @@
+"""Networks from option blocks, and weights from files: ours, BasicSR's, the authors'."""
+from __future__ import annotations
+
+import os
+import pickle
+
+import torch
+from basicsr.archs import build_network as _build_network
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+
+from basicsr_sassid._checks import UserError, check_registered, existing
+from basicsr_sassid.archs.official_util import describe_state, from_official
+
+
+def build_network(block: dict | None, where: str) -> nn.Module:
+    """BasicSR's build_network, with errors that name the option. Raises UserError."""
+    if block is None:
+        raise UserError(f'{where}: the block is missing from the options')
+    check_registered(ARCH_REGISTRY, block, where)
+    try:
+        return _build_network(block)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f'{where}: {error}') from error
+
+
+def read_weights(path: str | os.PathLike) -> dict:
+    """What a weights file holds, on the CPU. Raises UserError if it is missing, damaged or no weights file."""
+    path = existing(path, 'weights')
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, KeyError, ValueError) as error:
+        raise UserError(f'{path} is no file of weights, or damaged: {str(error).splitlines()[0]}') from error
+    if not isinstance(content, dict):
+        raise UserError(f'{path} is no file of weights: it holds a {type(content).__name__}')
+    return content
+
+
+def state_dict_of(content: dict, path: str | os.PathLike, key: str | None = None) -> dict[str, Tensor]:
+    """The state dict in what :func:`read_weights` gave, under our names.
+
+    ``key``: ``'params'`` or ``'params_ema'``; by default the average where there is one.
+    """
+    wrapped = [name for name in ('params_ema', 'params') if name in content]
+    if key is not None and wrapped and key not in wrapped:
+        raise UserError(f'{path} has no {key!r}; it has {", ".join(wrapped)}')
+    state = content[key or wrapped[0]] if wrapped else content
+    state = {name.removeprefix('module.').removeprefix('_orig_mod.'): value for name, value in state.items()}
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f'{path} holds no weights (a state dict of tensors); found the keys '
+                        f'{", ".join(map(str, list(state)[:5]))}')
+    return from_official(state)
+
+
+def load_weights(net: nn.Module, path: str | os.PathLike, key: str | None = None, strict: bool = True) -> None:
+    """Load weights into a network, whoever wrote the file: told by its content.
+
+    Args:
+        net: the network.
+        path: a ``.pth`` of ours or BasicSR's (``params``, ``params_ema``), a bare state dict, or a checkpoint of the
+            SASSID authors (BNN.pth, LAN.pth, UNet.pth).
+        key: ``'params'`` or ``'params_ema'``; by default the average where there is one.
+        strict: False loads what fits and leaves out the rest.
+
+    Raises:
+        UserError: no such file, not a weights file, or it does not fit: what is missing, not known or of another size
+            is named.
+    """
+    state = state_dict_of(read_weights(path), path, key)
+    own = net.state_dict()
+    missing = [name for name in own if name not in state]
+    unknown = [name for name in state if name not in own]
+    resized = [f'{name} is {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the network'
+               for name in own if name in state and state[name].shape != own[name].shape]
+    if strict and (missing or unknown or resized):
+        kinds = (('missing from the file', missing), ('not in the network', unknown), ('of another size', resized))
+        detail = '; '.join(f'{kind}: {", ".join(names[:3])}' + (f' and {len(names) - 3} more' if len(names) > 3 else '')
+                           for kind, names in kinds if names)
+        raise UserError(f'{path} does not fit {type(net).__name__}. The file looks like {describe_state(state)}; the '
+                        f'network is {describe_state(own)}. {detail[0].upper()}{detail[1:]}.')
+    net.load_state_dict({name: value for name, value in state.items()
+                         if name in own and value.shape == own[name].shape}, strict=strict)
