@@ -120,7 +120,8 @@ class StagedModel(BaseModel):
             load_weights(net, path, key=self.opt['path'].get(f'param_key_{name}'),
                          strict=self.opt['path'].get(f'strict_load_{name}', True))
             get_root_logger().info(f'network_{name}: weights from {path}')
-        self.print_network(net)
+        get_root_logger().info(f'network_{name}: {type(net).__name__}, '
+                               f'{sum(parameter.numel() for parameter in net.parameters()):,} parameters')
         return net.to(self.device, memory_format=torch.channels_last).requires_grad_(False).eval()
 
     # ---- stages ----

@@ -1,0 +1,91 @@
+"""The `sassid` command: parses, prints, calls."""
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='sassid', description='Self-supervised denoising of real photographs.')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    for name, text in (('train', 'train by an option file'), ('test', 'test by an option file')):
+        _add_option_flags(commands.add_parser(name, help=text, description=text))
+
+    prepare = commands.add_parser('prepare', help='photographs -> LMDB').add_subparsers(
+        dest='source', required=True, metavar='SOURCE')
+    folder = prepare.add_parser('folder', help='any photographs', description='Cut photographs into sub-images, LMDB.')
+    folder.add_argument('photos', nargs='+', help='image files or folders (searched below)')
+    folder.add_argument('-o', '--output', required=True, metavar='X.lmdb', help='must not exist')
+    folder.add_argument('--size', type=int, default=512, help='side of a sub-image in pixels (default 512)')
+    folder.add_argument('--step', type=int, help='distance between neighbours (default: the size)')
+    folder.add_argument('--strict', action='store_true', help='refuse damaged images, in place of skipping them')
+    folder.add_argument('--workers', type=int, help='processes (default: one a core)')
+
+    denoise = commands.add_parser('denoise', help='denoise photographs with a trained network',
+                                  description='Denoise photographs with a trained network.')
+    denoise.add_argument('input', nargs='+', help='image files or folders (searched below)')
+    denoise.add_argument('-o', '--output', required=True, metavar='OUT', help='folder; for one file, also a file')
+    denoise.add_argument('--weights', required=True, metavar='net_g.pth')
+    denoise.add_argument('--device', default='auto', help='auto (default), cpu, cuda, cuda:1 ...')
+    denoise.add_argument('--tile', type=int, default=512, help='tile side, a multiple of 32; 0: whole (default 512)')
+    denoise.add_argument('--overlap', type=int, default=96, help='what a tile sees beyond its part (default 96)')
+    denoise.add_argument('--self-ensemble', action='store_true', help='mean over eight flips and turns: 8 times slower')
+
+    demo = commands.add_parser('demo', help='simulate noise, train, compare: a few minutes on two cores',
+                               description='Simulate camera noise, train on it alone, compare. Needs no network.')
+    demo.add_argument('-o', '--output', default='results/demo', metavar='OUT', help='default: results/demo')
+    demo.add_argument('--noisy', metavar='FOLDER', help='real noisy photographs in place of the simulated ones')
+    demo.add_argument('--clean', metavar='FOLDER', help='their clean versions, for the table alone')
+    demo.add_argument('--scale', type=float, help='iterations, as a multiple of those of train_cpu.yml')
+    return parser
+
+
+def _add_option_flags(parser: argparse.ArgumentParser) -> None:
+    from basicsr_sassid._options import add_arguments
+    add_arguments(parser)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    from basicsr_sassid._run import on_error  # after parsing: torch takes seconds to import
+    on_error({'train': _train, 'test': _test, 'prepare': _prepare, 'denoise': _denoise, 'demo': _demo}[args.command])(
+        args)
+
+
+def _train(args: argparse.Namespace) -> None:
+    from basicsr_sassid.train import run
+    run(args)
+
+
+def _test(args: argparse.Namespace) -> None:
+    from basicsr_sassid.test import run
+    run(args)
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from basicsr_sassid.data.prepare.folder import prepare_folder
+    done = prepare_folder(args.photos, args.output, args.size, args.step, args.strict, args.workers)
+    for file, reason in done.skipped.items():
+        print(f'skipped {file}: {reason}', file=sys.stderr)
+    print(f'{args.output}: {done.sub_images} sub-images of {done.photos} photographs'
+          + (f'; {len(done.skipped)} skipped' if done.skipped else ''))
+
+
+def _denoise(args: argparse.Namespace) -> None:
+    from basicsr_sassid.inference.files import denoise_files
+    failed = denoise_files(args.input, args.output, args.weights, args.device, args.tile, args.overlap,
+                           args.self_ensemble)
+    for file, reason in failed.items():
+        print(f'not denoised: {file}: {reason}', file=sys.stderr)
+    if failed:
+        sys.exit(1)
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from basicsr_sassid.demo import run_demo
+    run_demo(args.output, args.noisy, args.clean, args.scale)
+
+
+if __name__ == '__main__':
+    main()

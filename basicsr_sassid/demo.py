@@ -1,0 +1,208 @@
+"""The whole way on a small machine: noisy photographs, three stages, one table, one picture."""
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import skimage.data
+from basicsr.metrics import calculate_psnr, calculate_ssim
+from PIL import Image, ImageDraw, ImageFont
+
+from basicsr_sassid._checks import UserError, existing
+from basicsr_sassid._options import complete_options, read_options
+from basicsr_sassid.data.camera_noise import simulate_camera
+from basicsr_sassid.data.image_util import Photo, list_images, read_photo, write_photo
+from basicsr_sassid.data.prepare.folder import prepare_folder
+from basicsr_sassid.inference.denoiser import Denoiser
+from basicsr_sassid.train import train
+
+SIMULATED_SCALE = 0.3  # of train_cpu.yml's iterations: enough for the simulated set
+MOST_JUDGED = 40  # pairs in the table, evenly spaced
+_SIGMAS = (0.8, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
+_STRENGTHS = (3, 5, 10, 15, 20, 30)
+
+Method = Callable[[np.ndarray], np.ndarray]
+
+
+def run_demo(output: str | os.PathLike, noisy: str | None = None, clean: str | None = None,
+             scale: float | None = None) -> dict[str, dict[str, float]]:
+    """Train the three stages on noisy photographs alone, then compare with classical denoisers.
+
+    Args:
+        output: folder for the data, the training and the results.
+        noisy: folder of real noisy photographs; by default simulated camera noise on scikit-image's photographs.
+        clean: folder of their clean versions, of the same names. They are opened after the training.
+        scale: multiple of train_cpu.yml's iterations; 1 for real photographs, 0.3 for the simulated ones.
+
+    Returns:
+        Method -> psnr and ssim (means over images), also in ``output/table.json``; empty without clean images.
+    """
+    started = time.time()
+    output = Path(output).expanduser()
+    if noisy is None:
+        noisy_folder, clean_folder = _simulate(output / 'photographs')
+    else:
+        noisy_folder, clean_folder = existing(noisy, '--noisy'), clean and existing(clean, '--clean')
+    scale = scale if scale is not None else (SIMULATED_SCALE if noisy is None else 1.)
+    models = _train(noisy_folder, output, scale)
+    trained = time.time()
+    print(f'\nTrained in {(trained - started) / 60:.1f} minutes. Comparing ...', flush=True)
+    pairs = _pairs(noisy_folder, clean_folder)
+    if not pairs:
+        print(f'No clean images, no table. Denoise your photographs with:\n'
+              f'  sassid denoise {noisy_folder} -o OUT --weights {models / "net_g_latest.pth"}')
+        return {}
+    methods = _methods(pairs, models)
+    table, pictures = _judge(pairs, methods)
+    _print_table(table, len(pairs), noisy is None)
+    (output / 'table.json').write_text(json.dumps(
+        {'pairs': len(pairs), 'iterations_scale': scale, 'training_seconds': round(trained - started),
+         'seconds': round(time.time() - started), 'methods': table}, indent=2))
+    write_photo(Photo(_sheet(pictures)), output / 'comparison.png')
+    print(f'\nPicture: {output / "comparison.png"}\nDenoise other photographs with this noise:\n'
+          f'  sassid denoise PHOTOS -o OUT --weights {models / "net_g_latest.pth"}')
+    return table
+
+
+def options_file(name: str) -> Path:
+    """A file of options/, in the clone or in the installed package."""
+    here = Path(__file__).parent
+    for folder in (here.parent / 'options', here / 'options'):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f'options/{name} is not beside the package; run from a clone or reinstall')
+
+
+def _simulate(folder: Path) -> tuple[Path, Path]:
+    print('Simulating camera noise on photographs of scikit-image ...', flush=True)
+    photographs = {'astronaut': skimage.data.astronaut(), 'cat': skimage.data.chelsea(),
+                   'coffee': skimage.data.coffee(), 'motorcycle': skimage.data.stereo_motorcycle()[0],
+                   'rocket': skimage.data.rocket()}
+    for seed, (name, photograph) in enumerate(photographs.items()):
+        noisy, reference = simulate_camera(photograph, np.random.default_rng(seed), photons=80, read_noise=2)
+        write_photo(Photo(noisy), folder / 'noisy' / f'{name}.png')
+        write_photo(Photo(reference), folder / 'clean' / f'{name}.png')
+    return folder / 'noisy', folder / 'clean'
+
+
+def _train(noisy: Path, output: Path, scale: float) -> Path:
+    """Train, or go on with a training that was stopped. Returns the folder of the networks."""
+    database = output / 'noisy.lmdb'
+    shutil.rmtree(database, ignore_errors=True)
+    prepare_folder([noisy], database, size=256)
+    opt_file = options_file('sassid/train_cpu.yml')
+    opt = read_options(opt_file)
+    opt['name'] = 'demo'
+    opt['datasets'] = {'train': {**opt['datasets']['train'], 'dataroot_lq': str(database)}}
+    for block in opt['train']['stages'].values():
+        block['iter'] = max(round(block['iter'] * scale), 1)
+    models = output / 'experiments' / 'demo' / 'models'
+    opt = complete_options(opt, output, True, auto_resume=not (models / 'net_g_latest.pth').exists())
+    train(opt, str(opt_file))
+    return models
+
+
+def _pairs(noisy: Path, clean: Path | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(noisy, clean) uint8 RGB of the images that are in both folders."""
+    if clean is None:
+        return []
+    others = {path.relative_to(clean).with_suffix(''): path for path in list_images(clean)}
+    both = [(path, others[path.relative_to(noisy).with_suffix('')]) for path in list_images(noisy)
+            if path.relative_to(noisy).with_suffix('') in others]
+    if not both:
+        raise UserError(f'--clean {clean}: no image there has the name of one in {noisy}')
+    pairs = []
+    for paths in both[::math.ceil(len(both) / MOST_JUDGED)]:
+        pair = [np.round(read_photo(path).as_rgb_float() * 255).astype(np.uint8) for path in paths]
+        if pair[0].shape != pair[1].shape:
+            raise UserError(f'{paths[1]}: expected the size of {paths[0]}, {pair[0].shape}, got {pair[1].shape}')
+        pairs.append(tuple(pair))
+    return pairs
+
+
+def _methods(pairs: list[tuple[np.ndarray, np.ndarray]], models: Path) -> dict[str, Method]:
+    """The peers get the setting that suits the clean images best, which no user could know; the networks nothing."""
+    some = pairs[::math.ceil(len(pairs) / 8)]
+
+    def best(make: Callable[[float], Method], settings: tuple[float, ...]) -> float:
+        return max(settings, key=lambda setting: np.mean([_psnr(make(setting)(noisy), clean)
+                                                          for noisy, clean in some]))
+    sigma, strength = best(_gaussian, _SIGMAS), best(_non_local_means, _STRENGTHS)
+    return {'noisy': lambda image: image, f'Gaussian blur, best sigma {sigma:g}': _gaussian(sigma),
+            f'non-local means, best h {strength:g}': _non_local_means(strength),
+            'BNN': Denoiser(models / 'net_bnn_latest.pth', 'cpu'),
+            'LAN': Denoiser(models / 'net_lan_latest.pth', 'cpu'),
+            'U-Net (the student)': Denoiser(models / 'net_g_latest.pth', 'cpu')}
+
+
+def _gaussian(sigma: float) -> Method:
+    return lambda image: cv2.GaussianBlur(image, (0, 0), sigma)
+
+
+def _non_local_means(strength: float) -> Method:
+    return lambda image: cv2.fastNlMeansDenoisingColored(image, None, strength, strength, 7, 21)
+
+
+def _psnr(image: np.ndarray, clean: np.ndarray) -> float:
+    return calculate_psnr(image, clean, crop_border=0)
+
+
+def _judge(pairs: list[tuple[np.ndarray, np.ndarray]], methods: dict[str, Method]
+           ) -> tuple[dict[str, dict[str, float]], list[dict[str, np.ndarray]]]:
+    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
+    pictures = []
+    for noisy, clean in pairs:
+        results = {name: method(noisy) for name, method in methods.items()}
+        for name, image in results.items():
+            figures[name].append((_psnr(image, clean), calculate_ssim(image, clean, crop_border=0)))
+        if len(pictures) < 3:
+            pictures.append({**results, 'clean': clean})
+    return {name: dict(zip(('psnr', 'ssim'), map(float, np.mean(values, axis=0)))) for name, values in figures.items()
+            }, pictures
+
+
+def _print_table(table: dict[str, dict[str, float]], count: int, simulated: bool) -> None:
+    print(f'\nMean of {count} {"simulated" if simulated else "real"} photographs; clean ones seen by no network\n')
+    print(f'{"":34}{"PSNR dB":>8}{"SSIM":>8}')
+    for name, figures in table.items():
+        print(f'{name:34}{figures["psnr"]:8.2f}{figures["ssim"]:8.4f}')
+    student = table['U-Net (the student)']['psnr']
+    print('\nThe student is ' + ', '.join(f'{student - table[name]["psnr"]:+.2f} dB against {name}'
+                                          for name in table if not name.startswith('U-Net')) + '.')
+
+
+def _sheet(pictures: list[dict[str, np.ndarray]], crop: int = 160, zoom: int = 2) -> np.ndarray:
+    """A row a photograph, a column a method: the most detailed square of each, enlarged, with its PSNR."""
+    names = list(pictures[0])
+    side, head, foot = crop * zoom, 34, 26
+    sheet = Image.new('RGB', (len(names) * (side + 6) + 6, head + len(pictures) * (side + foot)), 'white')
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(17)
+    for row, picture in enumerate(pictures):
+        top, left = _busiest(picture['clean'], crop)
+        for column, name in enumerate(names):
+            patch = picture[name][top:top + crop, left:left + crop]
+            position = 6 + column * (side + 6), head + row * (side + foot)
+            sheet.paste(Image.fromarray(patch).resize((side, side), Image.Resampling.NEAREST), position)
+            if row == 0:
+                draw.text((position[0] + side / 2, head / 2), name, 'black', font, anchor='mm')
+            if name != 'clean':
+                text = f'{_psnr(picture[name], picture["clean"]):.2f} dB'
+                draw.text((position[0] + side / 2, position[1] + side + foot / 2), text, 'black', font, anchor='mm')
+    return np.array(sheet)
+
+
+def _busiest(image: np.ndarray, crop: int) -> tuple[int, int]:
+    """Corner of the square whose detail is at the upper quartile: something to see, and not only texture."""
+    grey = image.astype(np.float32).mean(axis=2)
+    height, width = (max(side - crop + 1, 1) for side in grey.shape)
+    corners = [(top, left) for top in range(0, height, 32) for left in range(0, width, 32)]
+    detail = [grey[top:top + crop, left:left + crop].std() for top, left in corners]
+    return corners[int(np.argsort(detail)[int(0.75 * (len(corners) - 1))])]

@@ -1,0 +1,18 @@
+from setuptools import find_packages, setup
+
+setup(
+    name='basicsr_sassid',
+    version='0.1.0',
+    description='Self-supervised denoising of real photographs (SASSID, CVPR 2023) as a plugin of BasicSR',
+    long_description=open('README.md', encoding='utf-8').read(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.10,<3.13',  # basicsr 1.4.2 does not build on 3.13
+    packages=[*find_packages(include=['basicsr_sassid*']), 'basicsr_sassid.options.sassid'],
+    package_dir={'basicsr_sassid.options.sassid': 'options/sassid'},
+    package_data={'basicsr_sassid.options.sassid': ['*.yml']},
+    install_requires=['basicsr==1.4.2', 'torch>=2.6', 'torchvision', 'mmcv-lite>=2.1', 'mmengine', 'lmdb',
+                      'numpy', 'opencv-python>=4.12', 'pillow>=10.1', 'pyyaml', 'scikit-image', 'tifffile', 'tqdm'],
+    extras_require={'test': ['pytest', 'pytest-timeout'], 'bench': [], 'dev': ['ruff', 'pytest', 'pytest-timeout']},
+    entry_points={'console_scripts': ['sassid=basicsr_sassid.cli:main']},
+)
