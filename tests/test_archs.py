@@ -52,16 +52,6 @@ def test_bnn_has_no_gradient_inside_the_window():
     assert distance.min() == 4
 
 
-def test_bnn_with_another_window_for_one_call():
-    net = build_network({'type': 'BNN', 'dim': 4, 'blind_size': 9})
-    narrow = build_network({'type': 'BNN', 'dim': 4, 'blind_size': 3})
-    narrow.load_state_dict(net.state_dict())
-    image = torch.rand(1, 3, 40, 50)
-    with torch.no_grad():
-        assert torch.equal(net(image, 3), narrow(image))
-        assert not torch.equal(net(image), narrow(image))
-
-
 @pytest.mark.parametrize('size', [0, 2, 8, -3])
 def test_even_sizes_are_refused(size):
     with pytest.raises(ValueError, match='blind_size: expected an odd number'):

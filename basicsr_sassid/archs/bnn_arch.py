@@ -36,7 +36,10 @@ class BNN(nn.Module):
 
     def __init__(self, num_in_ch: int = 3, num_out_ch: int = 3, dim: int = 48, blind_size: int = 9) -> None:
         super().__init__()
-        self.blind_size = _odd(blind_size)
+        if not isinstance(blind_size, int) or blind_size < 1 or blind_size % 2 == 0:
+            raise ValueError(
+                f'blind_size: expected an odd number >= 1 (the side of the blind square), got {blind_size!r}')
+        self.blind_size = blind_size
         self.trunk = UNetTrunk(num_in_ch, dim, half_plane=True)
         self.fuse = nn.Sequential(
             nn.Conv2d(8 * dim, 8 * dim, 1), nn.LeakyReLU(0.1, inplace=True),
@@ -44,10 +47,9 @@ class BNN(nn.Module):
         self.head = nn.Conv2d(2 * dim, num_out_ch, 1)
         init_unet(self, last=self.head)
 
-    def forward(self, x: Tensor, blind_size: int | None = None) -> Tensor:
-        """``blind_size``: another square than the one it was built for, for this call."""
-        shift = (_odd(self.blind_size if blind_size is None else blind_size) + 1) // 2
+    def forward(self, x: Tensor) -> Tensor:
         h, w = x.shape[-2:]
+        shift = (self.blind_size + 1) // 2
         # zeros, not a reflection: a mirrored copy of the blind square would be seen from outside it
         x = pad_to_multiple(x, self.multiple_of, 'zeros')
         # upright and lying views apart: the image need not be square
@@ -56,9 +58,3 @@ class BNN(nn.Module):
         features = torch.cat([torch.rot90(shift_down(view, shift), -turns, (2, 3))
                               for turns, view in enumerate((up, left, down, right))], dim=1)
         return float32_head(self.head, self.fuse(features))[..., :h, :w]
-
-
-def _odd(blind_size: int) -> int:
-    if not isinstance(blind_size, int) or blind_size < 1 or blind_size % 2 == 0:
-        raise ValueError(f'blind_size: expected an odd number >= 1 (the side of the blind square), got {blind_size!r}')
-    return blind_size

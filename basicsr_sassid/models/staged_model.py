@@ -187,15 +187,11 @@ class StagedModel(BaseModel):
         self.lq = data['lq'].to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         self.gt = data['gt'].to(self.device, non_blocking=True) if 'gt' in data else None
 
-    def answer(self, teacher: str, lq: Tensor) -> Tensor:
-        """What a frozen teacher says of ``lq``, both (N, C, H, W) in grey levels."""
-        return self.nets[teacher](lq)
-
     def optimize_parameters(self, current_iter: int) -> None:
         lq = self.lq * self.img_range
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             with torch.no_grad():
-                targets = [self.answer(teacher, lq) for teacher in self.stage.teachers] or [lq]
+                targets = [self.nets[teacher](lq) for teacher in self.stage.teachers] or [lq]
             prediction = self.net(lq)
         loss = self.criterion(prediction.float(), *(target.float() for target in targets))
         optimizer = self.optimizers[0]

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from basicsr.archs import build_network
+from PIL import Image
+
+from basicsr_sassid import Denoiser
+from basicsr_sassid._checks import UserError
+from basicsr_sassid.data.image_util import Photo, read_photo, write_photo
+from basicsr_sassid.inference.files import denoise_files
+from basicsr_sassid.inference.tiling import tiles
+
+
+def scene(height, width, dtype=np.uint8, channels=3):
+    rng = np.random.default_rng(0)
+    white = np.iinfo(dtype).max
+    smooth = cv2.resize(rng.uniform(0.1, 0.9, (9, 11, 3)), (width, height), interpolation=cv2.INTER_CUBIC)
+    noisy = smooth + rng.normal(0, 0.08, smooth.shape)
+    return (noisy[..., :channels].clip(0, 1) * white).astype(dtype)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A student that has learnt a little: to reproduce smooth scenes."""
+    torch.manual_seed(0)
+    net = build_network({'type': 'DenoisingUNet', 'dim': 4})
+    optimizer = torch.optim.Adam(net.parameters(), 5e-3)
+    image = torch.from_numpy(scene(96, 96)).permute(2, 0, 1)[None].float()
+    for _ in range(60):
+        optimizer.zero_grad()
+        (net(image) - image).abs().mean().backward()
+        optimizer.step()
+    path = tmp_path / 'net_g.pth'
+    torch.save({'params': net.state_dict()}, path)
+    return path
+
+
+@pytest.mark.parametrize('size', [(1, 1), (64, 64), (200, 131), (97, 400)])
+def test_tiles_cover_every_pixel_once(size):
+    covered = np.zeros(size, int)
+    for seen, inner, kept in tiles(*size, tile=64, overlap=32, multiple=32):
+        covered[kept] += 1
+        read = np.indices(size)[(slice(None), *seen)][(slice(None), *inner)]
+        assert np.array_equal(read, np.indices(size)[(slice(None), *kept)])
+        assert seen[0].start % 32 == seen[1].start % 32 == 0
+    assert (covered == 1).all()
+
+
+def test_tiled_is_whole(weights):
+    """With the receptive field as overlap they are one function; with the default no seam shows."""
+    image = scene(611, 530)
+    whole = Denoiser(weights, tile=0)(image.astype(np.float32) / 255) * 255
+    exact = Denoiser(weights, tile=128, overlap=160)(image.astype(np.float32) / 255) * 255
+    usual = Denoiser(weights, tile=256)(image.astype(np.float32) / 255) * 255
+    assert np.abs(whole - exact).max() < 2e-3
+    assert np.abs(whole - usual).max() < 0.5
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32, np.float64])
+@pytest.mark.parametrize('shape', [(70, 45), (70, 45, 1), (70, 45, 3), (1, 1, 3), (33, 2, 3)])
+def test_any_shape_and_depth(weights, dtype, shape):
+    base = scene(*shape[:2], np.uint16, channels=1 if len(shape) == 2 else shape[2]).reshape(shape)
+    image = base if dtype == np.uint16 else (base >> 8).astype(dtype) if dtype == np.uint8 else (base / 65535).astype(
+        dtype)
+    before = image.copy()
+    result = Denoiser(weights)(image)
+    assert result.shape == shape and result.dtype == dtype and np.array_equal(image, before)
+    expected = Denoiser(weights)((base / 65535).astype(np.float32))
+    white = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+    # 8-bit input is coarser than 16-bit, nothing else differs
+    assert np.abs(result / white - expected).max() < (3 / 255 if dtype == np.uint8 else 1e-4)
+
+
+def test_self_ensemble_turns_with_the_image(weights):
+    denoise = Denoiser(weights, self_ensemble=True)
+    image = scene(64, 64).astype(np.float32) / 255
+    expected = denoise(image)
+    np.testing.assert_allclose(denoise(np.rot90(image).copy()), np.rot90(expected), atol=1e-5)
+    np.testing.assert_allclose(denoise(image[:, ::-1].copy()), expected[:, ::-1], atol=1e-5)
+    assert np.abs(Denoiser(weights)(image) - expected).max() > 1e-4
+
+
+def test_what_cannot_be_denoised_is_said(weights, tmp_path):
+    denoise = Denoiser(weights)
+    with pytest.raises(UserError, match=r'expected an image of shape .*, got \(4, 4, 2\)'):
+        denoise(np.zeros((4, 4, 2), np.uint8))
+    with pytest.raises(UserError, match='expected uint8, uint16 or float'):
+        denoise(np.zeros((4, 4), np.int64))
+    with pytest.raises(UserError, match='not finite'):
+        denoise(np.full((40, 40, 3), np.nan))
+    with pytest.raises(UserError, match='expected multiples of 32'):
+        Denoiser(weights, tile=100)
+    torch.save({'params': {'weight': torch.zeros(2)}}, tmp_path / 'other.pth')
+    with pytest.raises(UserError, match='not of a network known here'):
+        Denoiser(tmp_path / 'other.pth')
+    with pytest.raises(UserError, match="device 'cuda'"):
+        Denoiser(weights, device='cuda')
+
+
+def test_files_keep_name_place_depth_and_metadata(weights, tmp_path):
+    folder = tmp_path / 'in'
+    exif = Image.Exif()
+    exif[274] = 8
+    photos = {'a.jpg': Photo(scene(40, 50), exif=exif.tobytes()), 'deep/b.png': Photo(scene(50, 40, np.uint16)),
+              'deep/grey.tif': Photo(scene(40, 40, np.uint16, 1)),
+              'alpha.png': Photo(scene(40, 50), alpha=np.arange(2000, dtype=np.uint8).reshape(40, 50))}
+    for name, photo in photos.items():
+        write_photo(photo, folder / name)
+    (folder / 'broken.png').write_bytes(b'\x89PNG')
+    (folder / 'notes.txt').write_text('not for us')
+    failed = denoise_files([folder], tmp_path / 'out', weights)
+    assert list(failed) == [str(folder / 'broken.png')]
+    written = sorted(str(path.relative_to(tmp_path / 'out')) for path in (tmp_path / 'out').rglob('*')
+                     if path.is_file())
+    assert written == sorted(photos)
+    for name, photo in photos.items():
+        back = read_photo(tmp_path / 'out' / name)
+        assert back.pixels.shape == photo.pixels.shape and back.pixels.dtype == photo.pixels.dtype
+        assert not np.array_equal(back.pixels, photo.pixels)
+    assert np.array_equal(read_photo(tmp_path / 'out/alpha.png').alpha, photos['alpha.png'].alpha)
+    tags = Image.Exif()
+    tags.load(read_photo(tmp_path / 'out/a.jpg').exif)
+    assert tags[274] == 8
+
+
+def test_an_input_is_never_overwritten(weights, tmp_path):
+    write_photo(Photo(scene(40, 40)), tmp_path / 'one' / 'a.png')
+    write_photo(Photo(scene(40, 40)), tmp_path / 'two' / 'a.png')
+    before = (tmp_path / 'one' / 'a.png').read_bytes()
+    for inputs, output in (([tmp_path / 'one'], tmp_path / 'one'),
+                           ([tmp_path / 'one/a.png'], tmp_path / 'one' / '..' / 'one' / 'a.png'),
+                           ([tmp_path / 'one/a.png', tmp_path / 'two/a.png'], tmp_path / 'two')):
+        with pytest.raises(UserError, match='is an input and would be overwritten'):
+            denoise_files(inputs, output, weights)
+    with pytest.raises(UserError, match='would both be written to'):
+        denoise_files([tmp_path / 'one', tmp_path / 'two'], tmp_path / 'out', weights)
+    assert (tmp_path / 'one' / 'a.png').read_bytes() == before and not (tmp_path / 'out').exists()
+    denoise_files([tmp_path / 'one/a.png'], tmp_path / 'new.png', weights)
+    assert (tmp_path / 'new.png').is_file()

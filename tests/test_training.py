@@ -1,0 +1,326 @@
+"""Training through the command line and through BasicSR: resuming, processes, and the host's silent traps."""
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, run_module, tiny_options
+
+from basicsr_sassid._checks import UserError
+from basicsr_sassid._options import complete_options
+from basicsr_sassid.models.staged_model import StagedModel, output_names, stage_at
+from basicsr_sassid.train import load_resume_state, train
+
+
+def trained(opt: dict, folder: Path, **flags) -> StagedModel:
+    return train(complete_options(opt, folder, True, **flags))
+
+
+def weights_of(folder: Path, name: str = 'tiny', label: str = 'latest') -> dict[str, torch.Tensor]:
+    return {f'{network}.{key}': value for network in ('bnn', 'lan', 'g') for key, value in torch.load(
+        folder / 'experiments' / name / 'models' / f'net_{network}_{label}.pth', weights_only=True)['params'].items()}
+
+
+def assert_same(first: dict, second: dict, **tolerance) -> None:
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        if tolerance:
+            torch.testing.assert_close(value, second[key], **tolerance)
+        else:
+            assert torch.equal(value, second[key]), key
+
+
+def write_yml(opt: dict, path: Path) -> str:
+    path.write_text(yaml.safe_dump(opt, sort_keys=False))
+    return str(path)
+
+
+def with_validation(opt: dict, noisy: Path, freq: int = 5) -> dict:
+    opt['datasets']['val'] = {'name': 'pairs', 'type': 'PairedImageDataset', 'dataroot_lq': str(noisy),
+                              'dataroot_gt': str(noisy)}
+    opt['val'] = {'val_freq': freq, 'save_img': False, 'metrics': {'psnr': {'type': 'calculate_psnr',
+                                                                           'crop_border': 0}}}
+    return opt
+
+
+# ---- stages ----
+
+def test_stage_at_every_boundary():
+    assert [stage_at(i, [2, 3, 1]) for i in range(1, 8)] == [0, 0, 1, 1, 1, 2, 2]
+    assert [stage_at(i, [0, 2, 0]) for i in (1, 2, 3)] == [1, 1, 1]
+
+
+def test_a_stage_trains_its_network_alone(photographs, tmp_path):
+    seen = []
+
+    opt = tiny_options(photographs)
+    opt['logger']['save_checkpoint_freq'] = 1
+    trained(opt, tmp_path)
+    folder = tmp_path / 'experiments' / 'tiny' / 'training_states'
+    states = [torch.load(folder / f'{i}.state', weights_only=True)['networks'] for i in range(1, 13)]
+    for before, after, iteration in zip(states, states[1:], range(2, 13)):
+        changed = {name for name in before for key in before[name]
+                   if not torch.equal(before[name][key], after[name][key])}
+        seen.append(changed)
+        assert changed <= {('bnn', 'lan', 'g')[(iteration - 1) // 4]}, f'iteration {iteration}'
+    assert {'bnn'} in seen and {'lan'} in seen and {'g'} in seen
+
+
+def test_each_stage_has_its_own_schedule(photographs, tmp_path, monkeypatch):
+    rates = []
+    step = StagedModel.optimize_parameters
+    monkeypatch.setattr(StagedModel, 'optimize_parameters', lambda self, i: (
+        rates.append(self.get_current_learning_rate()[0]), step(self, i))[1])
+    trained(tiny_options(photographs), tmp_path)
+    cosine = [1e-3 * (1 + torch.cos(torch.tensor(torch.pi * i / 4)).item()) / 2 for i in range(4)]
+    assert rates == pytest.approx(cosine * 3)
+
+
+def test_training_lowers_each_loss(photographs, tmp_path):
+    # default initial outputs are far off; 60 steps bring all three networks near
+    opt = tiny_options(photographs)
+    for block in opt['train']['stages'].values():
+        block.update(iter=60, optim={'type': 'Adam', 'lr': 5e-3})
+    opt['logger'].update(print_freq=1, save_checkpoint_freq=1000)
+    trained(opt, tmp_path)
+    log = next((tmp_path / 'experiments' / 'tiny').glob('train_*.log')).read_text()
+    for stage in ('bnn', 'lan', 'unet'):
+        losses = [float(value) for value in re.findall(rf'l_{stage}: (\S+)', log)]
+        assert len(losses) == 60
+        assert sum(losses[-5:]) < 0.6 * sum(losses[:5]), stage
+
+
+def test_a_given_network_skips_its_stage(photographs, tmp_path):
+    trained(tiny_options(photographs), tmp_path / 'first')
+    models = tmp_path / 'first' / 'experiments' / 'tiny' / 'models'
+    opt = tiny_options(photographs)
+    opt['train']['stages']['bnn']['iter'] = 0
+    with pytest.raises(UserError, match=r'stages.bnn.iter is 0, so network_bnn must be given'):
+        complete_options(opt, tmp_path, True)
+    opt['path'] = {'pretrain_network_bnn': str(models / 'net_bnn_latest.pth')}
+    model = trained(opt, tmp_path / 'second')
+    assert model.lengths == [0, 4, 4]
+    before, after = weights_of(tmp_path / 'first'), weights_of(tmp_path / 'second')
+    assert_same({k: v for k, v in before.items() if k.startswith('bnn')},
+                {k: v for k, v in after.items() if k.startswith('bnn')})
+
+
+def test_ema_teaches_the_next_stage_and_is_saved(photographs, tmp_path):
+    model = trained(tiny_options(photographs, ema_decay=0.9), tmp_path)
+    saved = torch.load(tmp_path / 'experiments/tiny/models/net_bnn_4.pth', weights_only=True)
+    assert not torch.equal(saved['params']['head.weight'], saved['params_ema']['head.weight'])
+    assert torch.equal(model.nets['bnn'].head.weight, saved['params_ema']['head.weight'])
+    student = torch.load(tmp_path / 'experiments/tiny/models/net_g_latest.pth', weights_only=True)
+    assert not torch.equal(student['params']['head.weight'], student['params_ema']['head.weight'])
+
+
+def test_ema_keeps_up_with_buffers(photographs, tmp_path):
+    from basicsr.utils.registry import ARCH_REGISTRY
+    from torch import nn
+
+    class Normed(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+
+    if 'Normed' not in ARCH_REGISTRY:
+        ARCH_REGISTRY.register(Normed)
+    opt = tiny_options(photographs, ema_decay=0.9)
+    opt['network_g'] = {'type': 'Normed'}
+    trained(opt, tmp_path)
+    saved = torch.load(tmp_path / 'experiments/tiny/models/net_g_latest.pth', weights_only=True)
+    assert saved['params_ema']['1.num_batches_tracked'] == 4  # stock BasicSR leaves it at 0
+    assert saved['params_ema']['1.running_mean'].abs().max() > 0
+
+
+def test_bf16_and_gradient_clipping_train(photographs, tmp_path):
+    model = trained(tiny_options(photographs, precision='bf16', grad_clip=1.), tmp_path)
+    assert model.dtype == torch.bfloat16
+    assert all(value.dtype == torch.float32 for value in model.net_g.state_dict().values())
+
+
+def test_a_loss_that_is_not_finite_is_said(photographs, tmp_path):
+    opt = tiny_options(photographs)
+    opt['train']['stages']['bnn']['optim']['lr'] = 1e30
+    with pytest.raises(UserError, match=r'stage bnn: the loss is (nan|inf)'):
+        trained(opt, tmp_path)
+
+
+# ---- the host's traps ----
+
+def test_every_iteration_is_run_whatever_the_batch(photographs, tmp_path):
+    for batch in (3, 4, 7, 20):  # of 6 images: stock stops early, or trains nothing and saves it
+        opt = tiny_options(photographs)
+        opt['datasets']['train']['batch_size_per_gpu'] = batch
+        opt['logger']['save_checkpoint_freq'] = 100
+        trained(opt, tmp_path / str(batch))
+        assert (tmp_path / str(batch) / 'experiments/tiny/training_states/12.state').is_file()
+
+
+def test_the_last_validation_is_at_the_last_iteration_and_once(photographs, tmp_path):
+    opt = with_validation(tiny_options(photographs), photographs, freq=4)
+    calls = []
+    validation = StagedModel.validation
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StagedModel, 'validation', lambda self, loader, i, *rest: (
+            calls.append((self.stage.name, i)), validation(self, loader, i, *rest))[1])
+        trained(opt, tmp_path)
+    assert calls == [('bnn', 4), ('lan', 8), ('unet', 12)]
+    log = next((tmp_path / 'experiments' / 'tiny').glob('train_*.log')).read_text()
+    assert log.count('noisy input') == 1
+    assert '@ 12 iter' in log and '-1 day' not in log
+
+
+def test_auto_resume_from_another_folder(photographs, tmp_path, monkeypatch):
+    """Stock looks in the working directory, finds nothing and moves the run aside."""
+    trained(tiny_options(photographs), tmp_path)
+    (tmp_path / 'elsewhere').mkdir()
+    monkeypatch.chdir(tmp_path / 'elsewhere')
+    opt = complete_options(tiny_options(photographs), tmp_path, True, auto_resume=True)
+    assert load_resume_state(opt)['iter'] == 12
+    train(opt)
+    assert [path.name for path in (tmp_path / 'experiments').iterdir()] == ['tiny']
+
+
+def test_an_earlier_run_is_moved_aside_even_twice_a_second(photographs, tmp_path):
+    for _ in range(3):
+        trained(tiny_options(photographs), tmp_path)
+    names = sorted(path.name for path in (tmp_path / 'experiments').iterdir())
+    assert len(names) == 3 and names[0] == 'tiny' and all('archived' in name for name in names[1:])
+
+
+def test_a_half_written_state_is_passed_over(photographs, tmp_path, capsys):
+    trained(tiny_options(photographs), tmp_path)
+    states = tmp_path / 'experiments/tiny/training_states'
+    whole = (states / '12.state').read_bytes()
+    (states / '12.state').write_bytes(whole[:len(whole) // 2])
+    (states / '.tmp_x.state').write_bytes(whole[:100])
+    opt = complete_options(tiny_options(photographs), tmp_path, True, auto_resume=True)
+    assert load_resume_state(opt)['iter'] == 9
+    assert '12.state is no whole training state' in capsys.readouterr().err
+
+
+def test_resuming_remembers_the_best_figure(photographs, tmp_path):
+    opt = with_validation(tiny_options(photographs), photographs)
+    model = trained(opt, tmp_path)
+    state = torch.load(tmp_path / 'experiments/tiny/training_states/12.state', weights_only=True)
+    assert state['best_metric_results'] == model.best_metric_results
+    assert set(state['best_metric_results']) == {'pairs/bnn', 'pairs/lan', 'pairs/unet'}
+    assert state['noisy_results'] == {'pairs': {'psnr': float('inf')}}
+    assert (tmp_path / 'experiments/tiny/models/net_g_best.pth').is_file()
+
+
+def test_no_space_left_stops_the_run_and_keeps_what_was_saved(photographs, tmp_path, monkeypatch):
+    save = torch.save
+
+    def full(content, path):
+        if isinstance(content, dict) and content.get('iter') == 6:
+            Path(path).write_bytes(b'half')
+            raise OSError(28, 'No space left on device')
+        save(content, path)
+    monkeypatch.setattr(torch, 'save', full)
+    with pytest.raises(UserError, match=r'cannot write .*6.state: No space left on device. Free some space'):
+        trained(tiny_options(photographs), tmp_path)
+    names = sorted(path.name for path in (tmp_path / 'experiments/tiny/training_states').iterdir())
+    assert names == ['3.state', '4.state']
+
+
+def test_paths_are_not_made_into_folders(photographs, tmp_path):
+    opt = tiny_options(photographs)
+    opt['path'] = {'teacher': str(tmp_path / 'x' / 'teacher.pth')}  # stock: os.makedirs
+    with pytest.raises(UserError, match="path: unknown key 'teacher'"):
+        complete_options(opt, tmp_path, True)
+    assert not (tmp_path / 'x').exists()
+
+
+def test_same_names_in_two_folders_keep_two_names(tmp_path):
+    class Dataset:
+        opt = {'dataroot_lq': str(tmp_path)}
+        paths = [str(tmp_path / name) for name in ('s1/a.png', 's2/a.png', 'b.png', 'b.jpg')]
+    assert output_names(Dataset()) == ['s1/a', 's2/a', 'b_png', 'b_jpg']
+
+
+# ---- real processes ----
+
+def test_killed_in_every_stage_and_between_them_it_ends_the_same(photographs, tmp_path):
+    opt = with_validation(tiny_options(photographs, ema_decay=0.9), photographs, freq=7)
+    opt['datasets']['train']['num_worker_per_gpu'] = 1
+    for block in opt['train']['stages'].values():
+        block['iter'] = 12
+    opt['logger'].update(print_freq=1, save_checkpoint_freq=5)
+    yml = write_yml(opt, tmp_path / 'tiny.yml')
+    (tmp_path / 'whole').mkdir()
+    run_module('basicsr_sassid.train', '-opt', yml, cwd=tmp_path / 'whole')
+    cwd = tmp_path / 'killed'
+    cwd.mkdir()
+    states = cwd / 'experiments/tiny/training_states'
+    for kill_after in (5, 12, 20, 30):  # in the first stage, at its end, in the second, in the third
+        environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+        with open(tmp_path / 'log', 'w') as log:
+            process = subprocess.Popen([sys.executable, '-m', 'basicsr_sassid.train', '-opt', yml, '--auto_resume'],
+                                       cwd=cwd, env=environment, stdout=log, stderr=log, start_new_session=True)
+            deadline = time.time() + 120
+            while not (states / f'{kill_after}.state').exists() and time.time() < deadline:
+                assert process.poll() is None, (tmp_path / 'log').read_text()[-3000:]
+                time.sleep(0.002)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert not (cwd / 'experiments/tiny/models/net_g_latest.pth').exists(), 'the last kill came too late'
+    done = run_module('basicsr_sassid.train', '-opt', yml, '--auto_resume', cwd=cwd)
+    assert 'Resuming from iteration' in done.stdout
+    assert [path.name for path in (cwd / 'experiments').iterdir()] == ['tiny']
+    assert_same(weights_of(tmp_path / 'whole'), weights_of(cwd))
+    first, second = (torch.load(folder / 'experiments/tiny/training_states/36.state', weights_only=True)
+                     for folder in (tmp_path / 'whole', cwd))
+    assert first['best_metric_results'] == second['best_metric_results']
+    for key, value in first['ema'].items():
+        assert torch.equal(value, second['ema'][key])
+
+
+def test_two_processes_are_one_with_the_doubled_batch(photographs, tmp_path):
+    opt = with_validation(tiny_options(photographs), photographs, freq=6)
+    yml = write_yml(opt, tmp_path / 'tiny.yml')
+    for folder in ('one', 'two'):
+        (tmp_path / folder).mkdir()
+    run_module('basicsr_sassid.train', '-opt', yml, '--launcher', 'pytorch', cwd=tmp_path / 'two',
+               launcher=('torch.distributed.run', '--nproc_per_node=2', '--master_port=29511', '-m'))
+    opt['datasets']['train']['batch_size_per_gpu'] = 4
+    run_module('basicsr_sassid.train', '-opt', write_yml(opt, tmp_path / 'doubled.yml'), cwd=tmp_path / 'one')
+    assert_same(weights_of(tmp_path / 'one'), weights_of(tmp_path / 'two'), rtol=1e-3, atol=1e-4)
+    # and resumes
+    (tmp_path / 'two/experiments/tiny/training_states/12.state').unlink()
+    (tmp_path / 'two/experiments/tiny/models/net_g_latest.pth').unlink()
+    run_module('basicsr_sassid.train', '-opt', yml, '--launcher', 'pytorch', '--auto_resume', cwd=tmp_path / 'two',
+               launcher=('torch.distributed.run', '--nproc_per_node=2', '--master_port=29512', '-m'))
+    assert_same(weights_of(tmp_path / 'one'), weights_of(tmp_path / 'two'), rtol=1e-3, atol=1e-4)
+
+
+def test_as_a_file_and_the_student_in_stock_basicsr(photographs, tmp_path):
+    """`python basicsr_sassid/train.py`, then BasicSR's own SRModel tests the student; runs land in the cwd."""
+    opt = tiny_options(photographs)
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': ''}
+    done = subprocess.run([sys.executable, str(ROOT / 'basicsr_sassid/train.py'), '-opt',
+                           write_yml(opt, tmp_path / 'tiny.yml'), '--force_yml', 'train:ema_decay=0.9',
+                           'train:stages:unet:optim:lr=5e-4'], cwd=tmp_path, env=environment, capture_output=True,
+                          text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    weights = tmp_path / 'experiments/tiny/models/net_g_latest.pth'
+    outputs = []
+    pairs = {'test': {'name': 'pairs', 'type': 'PairedImageDataset', 'dataroot_lq': str(photographs),
+                      'dataroot_gt': str(photographs)}}
+    val = {'save_img': True, 'suffix': None, 'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}}
+    for model, network in (('ThreeStageModel', {'dim': 4}), ('SRModel', {'dim': 4, 'img_range': 255})):
+        test = {'name': model, 'model_type': model, 'num_gpu': 0, 'datasets': pairs, 'val': val,
+                'network_g': {'type': 'DenoisingUNet', **network},
+                'path': {'pretrain_network_g': str(weights), 'param_key_g': 'params_ema'}}
+        done = run_module('basicsr_sassid.test', '-opt', write_yml(test, tmp_path / 'test.yml'), cwd=tmp_path)
+        outputs.append(re.search(r'psnr: ([\d.]+)', done.stdout)[1])
+        assert len(list((tmp_path / 'results' / model / 'visualization/pairs').glob('*.png'))) == 6
+    assert outputs[0] == outputs[1]
