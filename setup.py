@@ -1,10 +1,12 @@
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name='basicsr_sassid',
     version='0.1.0',
     description='Self-supervised denoising of real photographs (SASSID, CVPR 2023) as a plugin of BasicSR',
-    long_description=open('README.md', encoding='utf-8').read(),
+    long_description=Path('README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10,<3.13',  # basicsr 1.4.2 does not build on 3.13

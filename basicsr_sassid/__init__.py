@@ -1,5 +1,6 @@
 """Self-supervised denoising of real photographs, as a plugin of BasicSR: importing it registers its parts."""
 from basicsr_sassid import _compat  # noqa: F401  before anything of basicsr
+
 from basicsr_sassid import archs, data, losses, models  # noqa: F401  isort:skip
 from basicsr_sassid.inference import Denoiser
 from basicsr_sassid.weights import load_weights

@@ -49,13 +49,17 @@ def existing(path: str | os.PathLike, where: str) -> Path:
     return found
 
 
+def check_type(registry: Any, name: object, where: str) -> None:
+    """Refuse a name that is not in BasicSR's ``registry``, and list those that are."""
+    if name not in registry:
+        raise UserError(f'{where}: nothing is registered as {name!r}. Registered: {", ".join(sorted(registry.keys()))}')
+
+
 def check_registered(registry: Any, block: object, where: str) -> None:
     """Refuse a block ``{type: NAME, ...}`` whose NAME is not in BasicSR's ``registry`` or does not take its keys."""
     if not isinstance(block, Mapping) or 'type' not in block:
         raise UserError(f'{where}: expected a block with a type, got {block!r}')
-    if block['type'] not in registry:
-        raise UserError(f'{where}.type: nothing is registered as {block["type"]!r}. '
-                        f'Registered: {", ".join(sorted(registry.keys()))}')
+    check_type(registry, block['type'], f'{where}.type')
     parameters = inspect.signature(registry.get(block['type'])).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         check_keys(block, ['type', *parameters], where)

@@ -6,14 +6,13 @@ import os
 import random
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from basicsr.utils.dist_util import get_dist_info
-from basicsr.utils.registry import MODEL_REGISTRY
+from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
-from basicsr_sassid._checks import UserError, check_keys, existing
+from basicsr_sassid._checks import UserError, check_keys, check_type, existing
 
 _TOP = ('name', 'model_type', 'scale', 'img_range', 'num_gpu', 'manual_seed', 'datasets', 'path', 'train', 'val',
         'logger', 'dist_params', 'find_unused_parameters')
@@ -94,9 +93,7 @@ def complete_options(opt: dict, root_path: str | os.PathLike, is_train: bool, la
     check_keys(opt.get('val') or {}, _VAL, 'val', required=['val_freq'] if is_train and opt.get('val') else [])
     check_keys(opt.get('logger') or {}, _LOGGER, 'logger',
                required=['print_freq', 'save_checkpoint_freq'] if is_train else [])
-    if opt['model_type'] not in MODEL_REGISTRY:
-        raise UserError(f'model_type: nothing is registered as {opt["model_type"]!r}. '
-                        f'Registered: {", ".join(sorted(MODEL_REGISTRY.keys()))}')
+    check_type(MODEL_REGISTRY, opt['model_type'], 'model_type')
     opt['is_train'], opt['auto_resume'], opt['dist'] = is_train, auto_resume, launcher != 'none'
     opt['rank'], opt['world_size'] = get_dist_info()
     opt['num_gpu'] = _num_gpu(opt.get('num_gpu', 'auto'), opt['dist'])
@@ -121,7 +118,7 @@ def complete_options(opt: dict, root_path: str | os.PathLike, is_train: bool, la
         if check_options:
             check_options(opt)
         elif not isinstance(opt['train'].get('total_iter'), int):
-            raise UserError(f'train.total_iter: expected a number of iterations, got {opt["train"].get("total_iter")!r}')
+            raise UserError(f'train.total_iter: expected a number, got {opt["train"].get("total_iter")!r}')
     if debug:
         opt['val'] = opt.get('val') and {**opt['val'], 'val_freq': 8}
         if is_train:
@@ -135,6 +132,11 @@ def _complete_dataset(name: str, dataset: dict, scale: int, is_train: bool) -> N
     if phase not in (('train', 'val') if is_train else ('test', 'val')) or (phase == 'train' and name != 'train'):
         raise UserError(f'{where}: expected {"train, val, val_2 ..." if is_train else "test, test_2 ..."}')
     check_keys(dataset, dataset if isinstance(dataset, dict) else (), where, required=['name', 'type', 'dataroot_lq'])
+    check_type(DATASET_REGISTRY, dataset['type'], f'{where}.type')
+    if phase == 'train':
+        for key, least in (('batch_size_per_gpu', 1), ('num_worker_per_gpu', 0)):
+            if not isinstance(dataset.setdefault(key, least), int) or dataset[key] < least:
+                raise UserError(f'{where}.{key}: expected a number >= {least}, got {dataset[key]!r}')
     dataset.update(phase=phase, scale=scale)
     if dataset['type'] != 'NoisyImageDataset':
         dataset.setdefault('io_backend', {'type': 'lmdb' if str(dataset['dataroot_lq']).endswith('.lmdb') else 'disk'})

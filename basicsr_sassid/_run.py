@@ -85,7 +85,7 @@ def on_error(function: Callable) -> Callable:
         except UserError as error:
             sys.exit(_say(f'error: {error}', 2))
         except KeyboardInterrupt:
-            sys.exit(_say('\nstopped; training goes on from its last state with --auto_resume', 130))
+            sys.exit(_say('\nstopped; a training goes on from its last state with --auto_resume', 130))
     return wrapper
 
 

@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     denoise.add_argument('--weights', required=True, metavar='net_g.pth')
     denoise.add_argument('--device', default='auto', help='auto (default), cpu, cuda, cuda:1 ...')
     denoise.add_argument('--tile', type=int, default=512, help='tile side, a multiple of 32; 0: whole (default 512)')
-    denoise.add_argument('--overlap', type=int, default=96, help='what a tile sees beyond its part (default 96)')
+    denoise.add_argument('--overlap', type=int, default=128, help='what a tile sees beyond its part (default 128)')
     denoise.add_argument('--self-ensemble', action='store_true', help='mean over eight flips and turns: 8 times slower')
 
     demo = commands.add_parser('demo', help='simulate noise, train, compare: a few minutes on two cores',

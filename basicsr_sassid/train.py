@@ -22,7 +22,7 @@ import torch
 from basicsr.data import build_dataset
 from basicsr.models import build_model
 from basicsr.models.base_model import BaseModel
-from basicsr.utils import AvgTimer, MessageLogger, get_root_logger, get_time_str, init_tb_logger, init_wandb_logger
+from basicsr.utils import AvgTimer, MessageLogger, check_resume, get_time_str, init_tb_logger, init_wandb_logger
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.options import copy_opt_file, dict2str
 from torch.utils.data import DataLoader
@@ -39,6 +39,8 @@ def train(opt: dict, opt_file: str | None = None) -> BaseModel:
     torch.backends.cudnn.benchmark = True
     seed_everything(opt['manual_seed'], 0, opt['rank'])
     state = load_resume_state(opt)
+    start_iter, total_iter = state['iter'] if state else 0, opt['train']['total_iter']
+    batches, val_loaders = build_loaders(opt, start_iter)  # may find bad data: before anything is moved or written
     prepare_folders(opt, resuming=state is not None)
     if opt_file:
         copy_opt_file(opt_file, opt['path']['experiments_root'])
@@ -46,8 +48,8 @@ def train(opt: dict, opt_file: str | None = None) -> BaseModel:
     logger.info(dict2str(opt))
     tb_logger = start_tensorboard(opt)
 
-    start_iter, total_iter = state['iter'] if state else 0, opt['train']['total_iter']
-    batches, val_loaders = build_loaders(opt, start_iter)
+    num_images, per_iter = len(batches.dataset), batches.batch_sampler.batch_size * opt['world_size']
+    logger.info(f'{num_images} training images, {per_iter} a batch; iterations {start_iter + 1} to {total_iter}')
     model = build_model(opt)
     if state:
         model.resume_training(state)
@@ -55,7 +57,6 @@ def train(opt: dict, opt_file: str | None = None) -> BaseModel:
     if start_iter >= total_iter:
         logger.info(f'Nothing to do: all {total_iter} iterations are done.')
         return model
-    num_images, per_iter = len(batches.dataset), batches.batch_sampler.batch_size * opt['world_size']
     # its time left is short by one iteration: it says "-1 day" at the last
     message_logger = MessageLogger({**opt, 'train': {**opt['train'], 'total_iter': total_iter + 1}}, start_iter + 1,
                                    tb_logger)
@@ -115,32 +116,34 @@ def build_loaders(opt: dict, start_iter: int) -> tuple[DataLoader, list[DataLoad
                          opt['manual_seed'], opt['rank'], opt['world_size'])
     batches = DataLoader(SeededDataset(dataset, opt['manual_seed']), batch_sampler=sampler, num_workers=workers,
                          pin_memory=opt['num_gpu'] > 0, prefetch_factor=4 if workers else None)
-    get_root_logger().info(f'{len(dataset)} training images; a batch of {sampler.batch_size} in each of '
-                           f'{opt["world_size"]} process(es); iterations {start_iter + 1} to {sampler.total_iter}')
     return batches, [build_eval_loader(block) for name, block in opt['datasets'].items() if name != 'train']
 
 
 def load_resume_state(opt: dict) -> dict | None:
     """The state that ``path.resume_state`` names, or with --auto_resume the newest whole one of this run."""
     if opt['path'].get('resume_state'):
-        return _load_state(Path(opt['path']['resume_state']))
+        return _load_state(Path(opt['path']['resume_state']), opt)
     if not opt['auto_resume']:
         return None
     folder = Path(opt['path']['training_states'])
     for path in sorted(folder.glob('[0-9]*.state'), key=lambda path: int(path.stem), reverse=True):
         try:
-            return _load_state(path)
+            return _load_state(path, opt)
         except UserError as error:
             print(f'{error} Trying the one before.', file=sys.stderr, flush=True)
     return None
 
 
-def _load_state(path: Path) -> dict:
+def _load_state(path: Path, opt: dict) -> dict:
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
-        return {**state, 'iter': int(state['iter'])}
+        state = {**state, 'iter': int(state['iter'])}
     except Exception as error:  # whatever torch raises on half a file
         raise UserError(f'{path} is no whole training state ({type(error).__name__}).') from error
+    if 'networks' not in state:  # of a stock model, whose networks lie in files of their own
+        opt['path']['resume_state'] = str(path)
+        check_resume(opt, state['iter'])
+    return state
 
 
 def prepare_folders(opt: dict, resuming: bool) -> None:
@@ -157,6 +160,8 @@ def prepare_folders(opt: dict, resuming: bool) -> None:
             except OSError as error:
                 raise UserError(f'cannot make {opt["path"][key]}: {error.strerror}. Start from another folder.'
                                 ) from error
+            for partial in Path(opt['path'][key]).glob('.tmp_*'):  # of a save that was killed
+                partial.unlink()
     if world_size > 1:
         torch.distributed.barrier()
 

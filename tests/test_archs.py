@@ -5,10 +5,11 @@ import torch
 from basicsr.archs import build_network
 from basicsr.utils.registry import ARCH_REGISTRY
 
-import plain
 from basicsr_sassid import load_weights
 from basicsr_sassid._checks import UserError
 from basicsr_sassid.archs.unet_util import pad_to_multiple
+
+import plain
 
 
 def count(net):
@@ -99,7 +100,8 @@ def test_bnn_turns_with_the_image_if_its_fusion_is_turned():
 
 
 @pytest.mark.parametrize(('name', 'shapes', 'oracle'), [
-    ('BNN', plain.official_unet_shapes(bnn=True), plain.bnn), ('DenoisingUNet', plain.official_unet_shapes(), plain.unet),
+    ('BNN', plain.official_unet_shapes(bnn=True), plain.bnn),
+    ('DenoisingUNet', plain.official_unet_shapes(), plain.unet),
     ('LAN', plain.official_lan_shapes(), plain.lan)])
 def test_checkpoints_with_the_authors_keys_give_their_output(tmp_path, name, shapes, oracle):
     state = plain.random_state(shapes)

@@ -35,7 +35,7 @@ def batches(dataset, workers, start=0, total=12, rank=0, world_size=1, batch_siz
 def test_crops_are_the_same_for_any_number_of_workers_and_after_a_resume(photographs):
     dataset = noisy(photographs)
     alone = batches(dataset, 0)
-    for workers in (1, 3):
+    for workers in (1, 2):
         assert all(map(torch.equal, alone, batches(dataset, workers)))
     assert all(map(torch.equal, alone[7:], batches(dataset, 2, start=7)))
 
@@ -60,7 +60,7 @@ def test_random_numbers_are_new_each_epoch_also_in_a_stock_dataset():
     for kind in range(3):
         assert len(torch.cat(epochs)[:, kind].unique()) == 12
     before = random.getstate()[1][:5], torch.get_rng_state()
-    next(iter(DataLoader(SeededDataset(Noise(), 0), batch_sampler=sampler)))
+    assert len(SeededDataset(Noise(), 0)[Draw(0, 1)]) == 3  # the process's own random numbers are untouched
     assert random.getstate()[1][:5] == before[0] and torch.equal(torch.get_rng_state(), before[1])
 
 

@@ -50,13 +50,11 @@ def test_tiles_cover_every_pixel_once(size):
 
 
 def test_tiled_is_whole(weights):
-    """With the receptive field as overlap they are one function; with the default no seam shows."""
-    image = scene(611, 530)
-    whole = Denoiser(weights, tile=0)(image.astype(np.float32) / 255) * 255
-    exact = Denoiser(weights, tile=128, overlap=160)(image.astype(np.float32) / 255) * 255
-    usual = Denoiser(weights, tile=256)(image.astype(np.float32) / 255) * 255
-    assert np.abs(whole - exact).max() < 2e-3
-    assert np.abs(whole - usual).max() < 0.5
+    """With the default overlap they are one function; without any there are seams."""
+    image = scene(611, 530).astype(np.float32) / 255
+    whole = Denoiser(weights, tile=0)(image) * 255
+    assert np.abs(whole - Denoiser(weights, tile=128)(image) * 255).max() < 2e-3
+    assert np.abs(whole - Denoiser(weights, tile=128, overlap=0)(image) * 255).max() > 1
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32, np.float64])

@@ -4,8 +4,9 @@ import pytest
 import torch
 from basicsr.losses import build_loss
 
-import plain
 from basicsr_sassid.losses.selective_loss import local_std, texture_map
+
+import plain
 
 
 @pytest.mark.parametrize('window', [1, 3, 7, 15])

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import ROOT, run_module, tiny_options
 
 from basicsr_sassid._checks import UserError
 from basicsr_sassid._options import complete_options
 from basicsr_sassid.models.staged_model import StagedModel, output_names, stage_at
 from basicsr_sassid.train import load_resume_state, train
+
+from conftest import ROOT, run_module, tiny_options
 
 
 def trained(opt: dict, folder: Path, **flags) -> StagedModel:

@@ -21,6 +21,7 @@ from basicsr_sassid._files import written_whole
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp')
 _COLOUR_MODES = {'1': 'L', 'L': 'L', 'LA': 'LA', 'P': 'RGBA', 'PA': 'RGBA', 'RGB': 'RGB', 'RGBA': 'RGBA',
                  'YCbCr': 'RGB'}
+_TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # how the files begin
 _ORIENTATION, _ICC = 274, 34675  # TIFF tags
 
 
@@ -60,9 +61,12 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
     """(height, width) from the file's header. Raises UserError if it is no readable image."""
     try:
+        if Path(path).suffix.lower() in ('.tif', '.tiff'):
+            with tifffile.TiffFile(path) as tiff:
+                return tiff.pages[0].imagelength, tiff.pages[0].imagewidth
         with Image.open(path) as image:
             return image.height, image.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (tifffile.TiffFileError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f'cannot read {path}: {_reason(error)}. Repair it or take it out of the folder.') from error
 
 
@@ -86,7 +90,7 @@ def decode_photo(content: bytes, name: str) -> Photo:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
+    if isinstance(error, (UnidentifiedImageError, tifffile.TiffFileError)):
         return 'it is no image of a known format'
     return f'it is damaged or cut off ({error})'
 
@@ -94,10 +98,10 @@ def _reason(error: Exception) -> str:
 def _decode(content: bytes) -> Photo:
     if not content:
         raise UserError('the file is empty. Take it out of the folder.')
+    if content[:4] in _TIFF:
+        return _decode_tiff(content)
     with Image.open(io.BytesIO(content)) as image:
         icc, exif = image.info.get('icc_profile'), image.info.get('exif')
-        if image.format == 'TIFF':
-            return _decode_tiff(content, icc)
         if image.format == 'PNG' and content[24] == 16:  # IHDR's bit depth
             image.load()  # Pillow cannot give 16-bit RGB, but it finds damage that OpenCV passes over
             pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -113,11 +117,11 @@ def _decode(content: bytes) -> Photo:
         return Photo(*_split_alpha(pixels), icc=icc, exif=exif)
 
 
-def _decode_tiff(content: bytes, icc: bytes | None) -> Photo:
+def _decode_tiff(content: bytes) -> Photo:
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
         page = tiff.pages[0]
         pixels = page.asarray()
-        orientation = page.tags.get(_ORIENTATION)
+        orientation, icc = page.tags.get(_ORIENTATION), page.tags.get(_ICC)
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
             pixels = np.iinfo(pixels.dtype).max - pixels
         elif page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB,
@@ -126,13 +130,13 @@ def _decode_tiff(content: bytes, icc: bytes | None) -> Photo:
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
             pixels = np.moveaxis(pixels, 0, 2)
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim > 3:
-        raise UserError(f'expected 8 or 16 bits a sample, got {pixels.dtype} of shape {pixels.shape}; convert it first.')
+        raise UserError(f'expected 8 or 16 bits a sample, got {pixels.dtype}, shape {pixels.shape}; convert it first.')
     exif = None
     if orientation is not None and orientation.value != 1:
         tags = Image.Exif()
         tags[_ORIENTATION] = int(orientation.value)
         exif = tags.tobytes()
-    return Photo(*_split_alpha(pixels), icc=icc, exif=exif)
+    return Photo(*_split_alpha(pixels), icc=icc and bytes(icc.value), exif=exif)
 
 
 def _split_alpha(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -21,7 +21,7 @@ class Denoiser:
         weights: a ``net_g_*.pth`` of a training, or the authors' UNet.pth; the network is told by the content.
         device: ``'auto'`` (a GPU if there is one), or torch's name of a device.
         tile: side of a tile in pixels, a multiple of 32; 0: the image in one piece.
-        overlap: how far a tile sees beyond its part, a multiple of 32; from 160 on, tiled and whole are the same
+        overlap: how far a tile sees beyond its part, a multiple of 32; from 128 on, tiled and whole are the same
             to rounding.
         self_ensemble: mean over the eight flips and turns: slightly better, eight times slower.
         key: ``'params'`` or ``'params_ema'``; by default the average where the file has one.
@@ -34,7 +34,7 @@ class Denoiser:
         >>> clean = denoise(noisy)                       # doctest: +SKIP
     """
 
-    def __init__(self, weights: str | os.PathLike, device: str = 'auto', tile: int = 512, overlap: int = 64,
+    def __init__(self, weights: str | os.PathLike, device: str = 'auto', tile: int = 512, overlap: int = 128,
                  self_ensemble: bool = False, key: str | None = None) -> None:
         content = read_weights(weights)
         block = content.get('network') or network_of(state_dict_of(content, weights, key))

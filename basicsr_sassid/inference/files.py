@@ -15,7 +15,7 @@ from basicsr_sassid.inference.denoiser import Denoiser
 
 
 def denoise_files(inputs: Sequence[str | os.PathLike], output: str | os.PathLike, weights: str | os.PathLike,
-                  device: str = 'auto', tile: int = 512, overlap: int = 96, self_ensemble: bool = False
+                  device: str = 'auto', tile: int = 512, overlap: int = 128, self_ensemble: bool = False
                   ) -> dict[str, str]:
     """Denoise image files and folders (searched below) into ``output``, keeping names, sub-folders, format, bit
     depth, alpha, ICC profile and EXIF.

@@ -70,7 +70,10 @@ class StagedModel(BaseModel):
 
     @classmethod
     def check_options(cls, opt: dict) -> None:
-        """Raise UserError for what is wrong in the options' train block; fill in ``train.total_iter``."""
+        """Raise UserError for anything wrong in the options, before a file is touched; fill in ``train.total_iter``.
+
+        All stages' parts are built once, so that a slip in the last stage is not found after days.
+        """
         train = opt['train']
         check_keys(train, cls.train_keys, 'train', required=['stages'])
         names = [stage.name for stage in cls.stages]
@@ -96,6 +99,29 @@ class StagedModel(BaseModel):
             raise UserError('train.stages: every iter is 0, there is nothing to train')
         train['total_iter'] = total
         check_choice(train.get('precision', 'auto'), PRECISIONS, 'train.precision')
+        for stage in cls.stages:
+            net = build_and_load(opt, stage.network)
+            if train['stages'][stage.name]['iter'] > 0:
+                cls.make_training_parts(opt, stage, net)
+
+    @classmethod
+    def make_training_parts(cls, opt: dict, stage: Stage, net: nn.Module
+                            ) -> tuple[torch.optim.Optimizer, Any, nn.Module]:
+        """Optimiser, schedule and loss of a stage. Raises UserError."""
+        block, where = opt['train']['stages'][stage.name], f'train.stages.{stage.name}'
+        optimizer = make_optimizer(net, block['optim'], f'{where}.optim')
+        scheduler = make_scheduler(optimizer, block['scheduler'], block['iter'], f'{where}.scheduler')
+        loss = {**stage.loss, **cls.loss_defaults(opt, stage), **(block.get('loss') or {})}
+        check_registered(LOSS_REGISTRY, loss, f'{where}.loss')
+        try:
+            return optimizer, scheduler, build_loss(loss)
+        except ValueError as error:
+            raise UserError(f'{where}.loss: {error}') from error
+
+    @classmethod
+    def loss_defaults(cls, opt: dict, stage: Stage) -> dict[str, Any]:
+        """Loss arguments that the method takes from elsewhere in its options."""
+        return {}
 
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
@@ -114,14 +140,10 @@ class StagedModel(BaseModel):
             self.dtype = choose_dtype(opt['train'].get('precision', 'auto'), self.device)
 
     def _build(self, name: str) -> nn.Module:
-        net = build_network(self.opt.get(f'network_{name}'), f'network_{name}')
-        path = self.opt['path'].get(f'pretrain_network_{name}')
-        if path:
-            load_weights(net, path, key=self.opt['path'].get(f'param_key_{name}'),
-                         strict=self.opt['path'].get(f'strict_load_{name}', True))
-            get_root_logger().info(f'network_{name}: weights from {path}')
+        net = build_and_load(self.opt, name)
         get_root_logger().info(f'network_{name}: {type(net).__name__}, '
-                               f'{sum(parameter.numel() for parameter in net.parameters()):,} parameters')
+                               f'{sum(parameter.numel() for parameter in net.parameters()):,} parameters; weights: '
+                               f'{self.opt["path"].get(f"pretrain_network_{name}") or "random"}')
         return net.to(self.device, memory_format=torch.channels_last).requires_grad_(False).eval()
 
     # ---- stages ----
@@ -130,18 +152,15 @@ class StagedModel(BaseModel):
         """Freeze what was trained; set up the network, optimiser, schedule and loss of stage ``index``."""
         self._leave()
         stage = self.stage = self.stages[index]
-        block = self.opt['train']['stages'][stage.name]
-        where = f'train.stages.{stage.name}'
         net = self.nets[stage.network].train().requires_grad_(True)
         self.net = self.model_to_device(net)
-        self.optimizers = [make_optimizer(net, block['optim'], f'{where}.optim')]
-        self.schedulers = [make_scheduler(self.optimizers[0], block['scheduler'], block['iter'], f'{where}.scheduler')]
-        self.criterion = self._make_loss(stage, block.get('loss'), f'{where}.loss').to(self.device)
+        optimizer, scheduler, criterion = self.make_training_parts(self.opt, stage, net)
+        self.optimizers, self.schedulers, self.criterion = [optimizer], [scheduler], criterion.to(self.device)
         decay = self.opt['train'].get('ema_decay', 0)
         # in the beginning a shorter memory, so that the random initial weights do not linger
         self.ema = AveragedModel(net, avg_fn=lambda average, new, seen: average.lerp(
             new, 1 - min(decay, (1 + float(seen)) / (10 + float(seen))))) if decay > 0 else None
-        get_root_logger().info(f'Stage {stage.name}: {block["iter"]} iterations train network_{stage.network}'
+        get_root_logger().info(f'Stage {stage.name}: {self.lengths[index]} iterations train network_{stage.network}'
                                + (f', taught by {", ".join(stage.teachers)}' if stage.teachers else '')
                                + f'; {str(self.dtype).removeprefix("torch.")} on {self.device}')
 
@@ -154,23 +173,11 @@ class StagedModel(BaseModel):
         net.requires_grad_(False).eval()
         self.ema = None
 
-    def _make_loss(self, stage: Stage, block: dict | None, where: str) -> nn.Module:
-        block = {**stage.loss, **self.loss_defaults(stage), **(block or {})}
-        check_registered(LOSS_REGISTRY, block, where)
-        try:
-            return build_loss(block)
-        except ValueError as error:
-            raise UserError(f'{where}: {error}') from error
-
-    def loss_defaults(self, stage: Stage) -> dict[str, Any]:
-        """Loss arguments that the method takes from elsewhere in its options."""
-        return {}
-
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Wrap for several processes, on GPUs or CPUs."""
         if not self.opt['dist']:
             return net
-        return DistributedDataParallel(net, device_ids=[self.device.index] if self.device.type == 'cuda' else None,
+        return DistributedDataParallel(net, device_ids=[torch.cuda.current_device()] if self.device.type == 'cuda' else None,
                                        find_unused_parameters=self.opt.get('find_unused_parameters', False))
 
     # ---- one iteration ----
@@ -353,6 +360,16 @@ class StagedModel(BaseModel):
         self.noisy_results = resume_state['noisy_results']
 
 
+def build_and_load(opt: dict, name: str) -> nn.Module:
+    """network_<name> with the weights that ``path`` names, if any, on the CPU. Raises UserError."""
+    net = build_network(opt.get(f'network_{name}'), f'network_{name}')
+    path = opt['path'].get(f'pretrain_network_{name}')
+    if path:
+        load_weights(net, path, key=opt['path'].get(f'param_key_{name}'),
+                     strict=opt['path'].get(f'strict_load_{name}', True))
+    return net
+
+
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The type of the forward passes: ``auto`` is bfloat16 where the hardware multiplies it natively."""
     if precision == 'auto':
@@ -388,7 +405,8 @@ def make_scheduler(optimizer: torch.optim.Optimizer, block: dict, length: int, w
 def _arguments(module: Any, block: dict, base: type, where: str) -> list[str]:
     """The option keys of the class that ``block['type']`` names in ``module``."""
     choices = [name for name, value in vars(module).items()
-               if inspect.isclass(value) and issubclass(value, base) and value is not base and name[0] != '_']
+               if inspect.isclass(value) and issubclass(value, base) and value is not base and name[0] != '_'
+               and name != 'LBFGS']  # which wants a closure that evaluates the loss again
     if not isinstance(block, dict) or block.get('type') not in choices:
         raise UserError(f'{where}.type: expected one of {", ".join(sorted(choices))}, got '
                         f'{block.get("type") if isinstance(block, dict) else block!r}')

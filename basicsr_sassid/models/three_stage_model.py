@@ -30,10 +30,11 @@ class ThreeStageModel(StagedModel):
 
     @classmethod
     def check_options(cls, opt: dict) -> None:
-        super().check_options(opt)
         check_keys(opt['train'].get('texture') or {}, ('window', 'lower', 'upper'), 'train.texture')
+        super().check_options(opt)
 
-    def loss_defaults(self, stage: Stage) -> dict[str, Any]:
+    @classmethod
+    def loss_defaults(cls, opt: dict, stage: Stage) -> dict[str, Any]:
         if stage.name == 'bnn':
             return {}
-        return {**(self.opt['train'].get('texture') or {}), 'img_range': self.img_range}
+        return {**(opt['train'].get('texture') or {}), 'img_range': opt.get('img_range', 255)}
