@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import random
 import re
@@ -80,10 +81,11 @@ def _force(opt: dict, entry: str) -> None:
 
 def complete_options(opt: dict, root_path: str | os.PathLike, is_train: bool, launcher: str = 'none',
                      auto_resume: bool = False, debug: bool = False) -> dict:
-    """Check an option dict and fill in what BasicSR's pipelines expect; ``root_path`` gets experiments/ or results/.
+    """Check an option dict and return it with what BasicSR's pipelines expect; runs land under root_path.
 
     Call it after the processes are set up. Raises UserError.
     """
+    opt = copy.deepcopy(opt)
     required = ['name', 'model_type', 'datasets', 'path'] + (['train', 'logger'] if is_train else ['val'])
     check_keys(opt, [*_TOP, *(key for key in opt if str(key).startswith('network_'))], 'options', required=required)
     opt['path'] = opt['path'] or {}

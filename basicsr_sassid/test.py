@@ -7,6 +7,9 @@ from pathlib import Path
 if not __package__:  # run as a file: its folder must not shadow top-level modules (data, test ...)
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import basicsr_sassid  # noqa: F401  before basicsr: makes it importable, and registers our parts
+
+# isort: split
 import argparse
 import os
 
@@ -15,7 +18,6 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_time_str
 from basicsr.utils.options import dict2str
 
-import basicsr_sassid  # noqa: F401  registers our parts
 from basicsr_sassid._checks import UserError
 from basicsr_sassid._options import add_arguments, complete_options, read_options
 from basicsr_sassid._run import build_eval_loader, on_error, start_logging, start_processes

@@ -11,8 +11,10 @@ from pathlib import Path
 if not __package__:  # run as a file: its folder must not shadow top-level modules (data, test ...)
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import basicsr_sassid  # noqa: F401  before basicsr: makes it importable, and registers our parts
+
+# isort: split
 import argparse
-import copy
 import os
 import random
 import time
@@ -27,7 +29,6 @@ from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.options import copy_opt_file, dict2str
 from torch.utils.data import DataLoader
 
-import basicsr_sassid  # noqa: F401  registers our parts
 from basicsr_sassid._checks import UserError
 from basicsr_sassid._options import add_arguments, complete_options, read_options
 from basicsr_sassid._run import build_eval_loader, on_error, start_logging, start_processes
@@ -215,7 +216,7 @@ def run(args: argparse.Namespace) -> None:
     opt = read_options(args.opt, args.force_yml)
     with start_processes(args.launcher, opt.get('dist_params') or {}):
         opt = complete_options(opt, os.getcwd(), True, args.launcher, args.auto_resume, args.debug)
-        train(copy.deepcopy(opt), args.opt)
+        train(opt, args.opt)
 
 
 if __name__ == '__main__':

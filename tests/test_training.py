@@ -1,6 +1,7 @@
 """Training through the command line and through BasicSR: resuming, processes, and the host's silent traps."""
 from __future__ import annotations
 
+import copy
 import os
 import re
 import signal
@@ -246,6 +247,25 @@ def test_same_names_in_two_folders_keep_two_names(tmp_path):
         opt = {'dataroot_lq': str(tmp_path)}
         paths = [str(tmp_path / name) for name in ('s1/a.png', 's2/a.png', 'b.png', 'b.jpg')]
     assert output_names(Dataset()) == ['s1/a', 's2/a', 'b_png', 'b_jpg']
+
+
+def test_a_stock_model_trains_and_resumes_exactly_in_our_loop(photographs, tmp_path):
+    """Stock: resuming needs CUDA, replays the epoch, and draws other crops."""
+    opt = {'name': 'stock', 'model_type': 'SRModel', 'num_gpu': 0, 'manual_seed': 1, 'path': {},
+           'datasets': {'train': {'name': 'pairs', 'type': 'PairedImageDataset', 'dataroot_lq': str(photographs),
+                                  'dataroot_gt': str(photographs), 'gt_size': 32, 'use_hflip': True, 'use_rot': True,
+                                  'batch_size_per_gpu': 4, 'num_worker_per_gpu': 0}},
+           'network_g': {'type': 'DenoisingUNet', 'dim': 4, 'img_range': 255},
+           'train': {'total_iter': 9, 'optim_g': {'type': 'Adam', 'lr': 1e-3}, 'pixel_opt': {'type': 'L1Loss'},
+                     'scheduler': {'type': 'MultiStepLR', 'milestones': [4], 'gamma': 0.5}},
+           'logger': {'print_freq': 3, 'save_checkpoint_freq': 5}}
+    weights = tmp_path / 'experiments/stock/models/net_g_9.pth'
+    trained(copy.deepcopy(opt), tmp_path)
+    whole = torch.load(weights, weights_only=True)['params']
+    weights.unlink()
+    (tmp_path / 'experiments/stock/training_states/9.state').unlink()
+    trained(copy.deepcopy(opt), tmp_path, auto_resume=True)
+    assert_same(whole, torch.load(weights, weights_only=True)['params'])
 
 
 # ---- real processes ----

@@ -177,7 +177,8 @@ class StagedModel(BaseModel):
         """Wrap for several processes, on GPUs or CPUs."""
         if not self.opt['dist']:
             return net
-        return DistributedDataParallel(net, device_ids=[torch.cuda.current_device()] if self.device.type == 'cuda' else None,
+        device_ids = [torch.cuda.current_device()] if self.device.type == 'cuda' else None
+        return DistributedDataParallel(net, device_ids=device_ids,
                                        find_unused_parameters=self.opt.get('find_unused_parameters', False))
 
     # ---- one iteration ----
