@@ -20,7 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     folder.add_argument('--size', type=int, default=512, help='side of a sub-image in pixels (default 512)')
     folder.add_argument('--step', type=int, help='distance between neighbours (default: the size)')
     folder.add_argument('--strict', action='store_true', help='refuse damaged images, in place of skipping them')
-    folder.add_argument('--workers', type=int, help='processes (default: one a core)')
+    folder.add_argument('--workers', type=int, help='threads (default: one a core)')
 
     denoise = commands.add_parser('denoise', help='denoise photographs with a trained network',
                                   description='Denoise photographs with a trained network.')

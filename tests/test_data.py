@@ -283,3 +283,11 @@ def test_camera_noise_is_correlated_as_real_noise_is():
     assert 0.35 < lag[1] < 0.6 and 0.02 < lag[2] < 0.2 and abs(lag[4]) < 0.05  # SIDD: 0.47, 0.08, 0.00
     assert zlib.crc32(noise.tobytes()) == zlib.crc32(
         simulate_camera(grey, np.random.default_rng(0), photons=80, read_noise=2)[0].tobytes())
+
+
+def test_prepare_after_opencv_has_run_in_threads(photographs, tmp_path):
+    """Forked workers hang once the parent's OpenCV has started its threads."""
+    big = np.zeros((2000, 2000, 3), np.uint8)
+    cv2.GaussianBlur(big, (0, 0), 3)
+    cv2.cvtColor(big[..., 0], cv2.COLOR_BayerRGGB2RGB)
+    assert prepare_folder([photographs], tmp_path / 'x.lmdb', size=32).photos == 6

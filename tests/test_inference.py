@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -12,6 +16,8 @@ from basicsr_sassid._checks import UserError
 from basicsr_sassid.data.image_util import Photo, read_photo, write_photo
 from basicsr_sassid.inference.files import denoise_files
 from basicsr_sassid.inference.tiling import tiles
+
+from conftest import ROOT
 
 
 def scene(height, width, dtype=np.uint8, channels=3):
@@ -138,3 +144,17 @@ def test_an_input_is_never_overwritten(weights, tmp_path):
     assert (tmp_path / 'one' / 'a.png').read_bytes() == before and not (tmp_path / 'out').exists()
     denoise_files([tmp_path / 'one/a.png'], tmp_path / 'new.png', weights)
     assert (tmp_path / 'new.png').is_file()
+
+
+def test_a_large_photograph_stays_under_two_gib(tmp_path):
+    """3680x2456 through the command line, network and libraries included (ru_maxrss of the process)."""
+    cv2.imwrite(str(tmp_path / 'large.jpg'), np.tile(scene(307, 460), (8, 8, 1)))
+    torch.save({'params': build_network({'type': 'DenoisingUNet', 'dim': 8}).state_dict()}, tmp_path / 'g.pth')
+    code = ('import resource; from basicsr_sassid.cli import main; '
+            "main(['denoise', 'large.jpg', '-o', 'out.jpg', '--weights', 'g.pth']); "
+            "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, check=False,
+                          env={**os.environ, 'PYTHONPATH': str(ROOT)}, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert read_photo(tmp_path / 'out.jpg').pixels.shape == (2456, 3680, 3)
+    assert int(done.stdout.split('peak ')[1]) < 2 * 2 ** 20  # KiB

@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import multiprocessing
 import os
 import re
 import shutil
 from collections.abc import Sequence
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import cv2
@@ -42,7 +42,7 @@ def prepare_folder(photos: Sequence[str | os.PathLike], lmdb_path: str | os.Path
         step: distance between neighbours; by default ``size``: no overlap. The last of a row or column is moved in,
             so that every pixel is in one.
         strict: refuse an unreadable image, in place of naming and skipping it.
-        workers: processes; by default one a core.
+        workers: threads; by default one a core.
 
     Grey stays grey, 16 bits stay 16 bits, alpha is left out.
 
@@ -102,8 +102,9 @@ def _write(files: list[Path], partial: Path, cut: functools.partial, strict: boo
     bar = ProgressBar(len(files))
     maker = LmdbMaker(str(partial), map_size=map_size, compress_level=_COMPRESSION)
     try:
-        with multiprocessing.Pool(min(workers, len(files)), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-            # ProgressBar and not track_parallel_progress, which would hold every sub-image in memory
+        # threads: decoders and encoders let go of the interpreter's lock, and a fork can hang once OpenCV has run;
+        # ProgressBar and not track_parallel_progress, which would hold every sub-image in memory
+        with ThreadPool(min(workers, len(files))) as pool:
             for file, pieces in zip(files, pool.imap(cut, enumerate(files))):
                 if isinstance(pieces, str):
                     if strict:
