@@ -43,6 +43,15 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def make_folder(path: str | os.PathLike) -> Path:
+    """A folder with its parents. Raises UserError if it can't be made."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'cannot make {path}: {error.strerror}. Start from another folder.') from error
+    return Path(path)
+
+
 def save_torch(content: dict, path: str | os.PathLike) -> None:
     """torch.save, whole or not at all. See :func:`written_whole` for the errors."""
     with written_whole(path) as partial:

@@ -89,9 +89,8 @@ def complete_options(opt: dict, root_path: str | os.PathLike, is_train: bool, la
     required = ['name', 'model_type', 'datasets', 'path'] + (['train', 'logger'] if is_train else ['val'])
     check_keys(opt, [*_TOP, *(key for key in opt if str(key).startswith('network_'))], 'options', required=required)
     opt['path'] = opt['path'] or {}
-    check_keys(opt['path'], [*_PATH, *(prefix + key.removeprefix('network_') for key in opt for prefix in
-                                       ('param_key_', 'strict_load_') if key.startswith('network_')),
-                             *('pretrain_' + key for key in opt if key.startswith('network_'))], 'path')
+    networks = [key.removeprefix('network_') for key in opt if key.startswith('network_')]
+    check_keys(opt['path'], [*_PATH, *(prefix + name for prefix in _PATH_PREFIXES for name in networks)], 'path')
     check_keys(opt.get('val') or {}, _VAL, 'val', required=['val_freq'] if is_train and opt.get('val') else [])
     check_keys(opt.get('logger') or {}, _LOGGER, 'logger',
                required=['print_freq', 'save_checkpoint_freq'] if is_train else [])

@@ -18,7 +18,7 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_time_str
 from basicsr.utils.options import dict2str
 
-from basicsr_sassid._checks import UserError
+from basicsr_sassid._files import make_folder
 from basicsr_sassid._options import add_arguments, complete_options, read_options
 from basicsr_sassid._run import build_eval_loader, on_error, start_logging, start_processes
 
@@ -26,10 +26,7 @@ from basicsr_sassid._run import build_eval_loader, on_error, start_logging, star
 def test(opt: dict) -> BaseModel:
     """Run the network of ``opt`` (from complete_options) on every test set. Pictures land in opt['path']."""
     for key in ('results_root', 'visualization'):
-        try:
-            Path(opt['path'][key]).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f'cannot make {opt["path"][key]}: {error.strerror}. Start from another folder.') from error
+        make_folder(opt['path'][key])
     logger = start_logging(opt, Path(opt['path']['log']) / f'test_{opt["name"]}_{get_time_str()}.log')
     logger.info(dict2str(opt))
     model = build_model(opt)

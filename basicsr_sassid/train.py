@@ -25,11 +25,11 @@ from basicsr.data import build_dataset
 from basicsr.models import build_model
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import AvgTimer, MessageLogger, check_resume, get_time_str, init_tb_logger, init_wandb_logger
-from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.options import copy_opt_file, dict2str
 from torch.utils.data import DataLoader
 
 from basicsr_sassid._checks import UserError
+from basicsr_sassid._files import make_folder
 from basicsr_sassid._options import add_arguments, complete_options, read_options
 from basicsr_sassid._run import build_eval_loader, on_error, start_logging, start_processes
 from basicsr_sassid.data.draw_util import RunSampler, SeededDataset
@@ -112,7 +112,7 @@ def build_loaders(opt: dict, start_iter: int) -> tuple[DataLoader, list[DataLoad
     dataset = sorted_dataset(build_dataset(train_opt))
     if len(dataset) == 0:
         raise UserError(f'datasets.train: no image in {train_opt["dataroot_lq"]}')
-    workers = train_opt.get('num_worker_per_gpu', 0)
+    workers = train_opt['num_worker_per_gpu']
     sampler = RunSampler(len(dataset), train_opt['batch_size_per_gpu'], start_iter, opt['train']['total_iter'],
                          opt['manual_seed'], opt['rank'], opt['world_size'])
     batches = DataLoader(SeededDataset(dataset, opt['manual_seed']), batch_sampler=sampler, num_workers=workers,
@@ -149,21 +149,15 @@ def _load_state(path: Path, opt: dict) -> dict:
 
 def prepare_folders(opt: dict, resuming: bool) -> None:
     """Make the run's folders; move a run of the same name aside unless this one goes on from it."""
-    rank, world_size = get_dist_info()
-    if rank == 0:
+    if opt['rank'] == 0:
         if not resuming and not opt['auto_resume']:
             for folder in (opt['path']['experiments_root'],
                            os.path.join(opt['root_path'], 'tb_logger', opt['name'])):
                 archive(Path(folder))
         for key in ('models', 'training_states', 'visualization'):
-            try:
-                Path(opt['path'][key]).mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f'cannot make {opt["path"][key]}: {error.strerror}. Start from another folder.'
-                                ) from error
-            for partial in Path(opt['path'][key]).glob('.tmp_*'):  # of a save that was killed
+            for partial in make_folder(opt['path'][key]).glob('.tmp_*'):  # of a save that was killed
                 partial.unlink()
-    if world_size > 1:
+    if opt['dist']:
         torch.distributed.barrier()
 
 

@@ -66,7 +66,11 @@ def load_weights(net: nn.Module, path: str | os.PathLike, key: str | None = None
         UserError: no such file, not a weights file, or it does not fit: what is missing, not known or of another size
             is named.
     """
-    state = state_dict_of(read_weights(path), path, key)
+    load_state(net, state_dict_of(read_weights(path), path, key), path, strict)
+
+
+def load_state(net: nn.Module, state: dict[str, Tensor], path: str | os.PathLike, strict: bool = True) -> None:
+    """:func:`load_weights` with a state dict that was read already; ``path`` is for the error."""
     own = net.state_dict()
     missing = [name for name in own if name not in state]
     unknown = [name for name in state if name not in own]

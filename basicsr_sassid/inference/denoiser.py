@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from basicsr_sassid._checks import UserError
 from basicsr_sassid.archs.official_util import network_of
 from basicsr_sassid.inference.tiling import tiles
-from basicsr_sassid.weights import build_network, load_weights, read_weights, state_dict_of
+from basicsr_sassid.weights import build_network, load_state, read_weights, state_dict_of
 
 
 class Denoiser:
@@ -37,11 +37,12 @@ class Denoiser:
     def __init__(self, weights: str | os.PathLike, device: str = 'auto', tile: int = 512, overlap: int = 128,
                  self_ensemble: bool = False, key: str | None = None) -> None:
         content = read_weights(weights)
-        block = content.get('network') or network_of(state_dict_of(content, weights, key))
+        state = state_dict_of(content, weights, key)
+        block = content.get('network') or network_of(state)
         if block is None:
             raise UserError(f'{weights}: not of a network known here (BNN, LAN, DenoisingUNet)')
         self.net = build_network(block, str(weights))
-        load_weights(self.net, weights, key)
+        load_state(self.net, state, weights)
         self.img_range = content.get('img_range', 255)
         self.device = choose_device(device)
         self.net.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)

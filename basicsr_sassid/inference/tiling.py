@@ -31,4 +31,3 @@ def _spans(start: int, side: int, tile: int, overlap: int) -> tuple[slice, slice
     stop = min(start + tile, side)
     first, last = max(start - overlap, 0), min(stop + overlap, side)
     return slice(first, last), slice(start - first, stop - first), slice(start, stop)
-

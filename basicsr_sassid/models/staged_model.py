@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -215,9 +216,10 @@ class StagedModel(BaseModel):
 
     def get_current_log(self) -> dict[str, float]:
         """The running stage's loss, over all processes (each must ask). Raises UserError if it is not finite."""
-        self.log_dict = self.reduce_loss_dict(OrderedDict({f'l_{self.stage.name}': self._loss}))
-        if self.opt['rank'] == 0 and not all(map(torch.isfinite, map(torch.tensor, self.log_dict.values()))):
-            raise UserError(f'stage {self.stage.name}: the loss is {list(self.log_dict.values())[0]}. Lower the '
+        name = f'l_{self.stage.name}'
+        self.log_dict = self.reduce_loss_dict(OrderedDict({name: self._loss}))
+        if self.opt['rank'] == 0 and not math.isfinite(self.log_dict[name]):
+            raise UserError(f'stage {self.stage.name}: the loss is {self.log_dict[name]}. Lower the '
                             'learning rate, set train.grad_clip, or try train.precision: fp32; then start again with '
                             '--auto_resume.')
         return self.log_dict
@@ -247,7 +249,8 @@ class StagedModel(BaseModel):
         names = output_names(dataset)
         metrics = self.opt['val'].get('metrics') or {}
         with_noisy = dataset_name not in self.noisy_results
-        sums: dict[str, float] = {}
+        kinds = ('result', 'lq') if with_noisy else ('result',)
+        sums = {f'{kind}/{metric}': 0. for kind in kinds for metric in metrics}
         count = 0
         for index in range(self.opt['rank'], len(dataset), self.opt['world_size']):
             self.feed_data(default_collate([dataset[index]]))
@@ -258,10 +261,10 @@ class StagedModel(BaseModel):
             if 'gt' in visuals:
                 count += 1
                 for metric, metric_opt in metrics.items():
-                    for kind in ('result', 'lq') if with_noisy else ('result',):
+                    for kind in kinds:
                         value = calculate_metric({'img': visuals[kind], 'img2': visuals['gt']}, metric_opt)
-                        sums[f'{kind}/{metric}'] = sums.get(f'{kind}/{metric}', 0.) + float(value)
-        count, sums = self._over_all_processes(count, sums, metrics, with_noisy)
+                        sums[f'{kind}/{metric}'] += float(value)
+        count, sums = self._over_all_processes(count, sums)
         del self.lq, self.gt, self.output
         if not count:
             get_root_logger().info(f'Validation {dataset_name}: no clean images, no metric.')
@@ -282,14 +285,12 @@ class StagedModel(BaseModel):
         if self.is_train and metrics and best[next(iter(metrics))]['iter'] == current_iter:
             self._save_net(self.stage.network, 'best')
 
-    def _over_all_processes(self, count: int, sums: dict[str, float], metrics: dict, with_noisy: bool
-                            ) -> tuple[int, dict[str, float]]:
+    def _over_all_processes(self, count: int, sums: dict[str, float]) -> tuple[int, dict[str, float]]:
         if not self.opt['dist']:
             return count, sums
-        keys = [f'{kind}/{metric}' for kind in (('result', 'lq') if with_noisy else ('result',)) for metric in metrics]
-        values = torch.tensor([count, *(sums.get(key, 0.) for key in keys)], dtype=torch.float64, device=self.device)
+        values = torch.tensor([count, *sums.values()], dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(values)
-        return int(values[0]), dict(zip(keys, values[1:].tolist()))
+        return int(values[0]), dict(zip(sums, values[1:].tolist()))
 
     def _image_path(self, dataset_name: str, name: str, current_iter: int | str) -> Path:
         folder = Path(self.opt['path']['visualization'])
