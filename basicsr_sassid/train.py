@@ -18,6 +18,8 @@ import argparse
 import os
 import random
 import time
+from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -26,7 +28,7 @@ from basicsr.models import build_model
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import AvgTimer, MessageLogger, check_resume, get_time_str, init_tb_logger, init_wandb_logger
 from basicsr.utils.options import copy_opt_file, dict2str
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from basicsr_sassid._checks import UserError
 from basicsr_sassid._files import make_folder
@@ -41,7 +43,7 @@ def train(opt: dict, opt_file: str | None = None) -> BaseModel:
     seed_everything(opt['manual_seed'], 0, opt['rank'])
     state = load_resume_state(opt)
     start_iter, total_iter = state['iter'] if state else 0, opt['train']['total_iter']
-    batches, val_loaders = build_loaders(opt, start_iter)  # may find bad data: before anything is moved or written
+    dataset, val_loaders = build_data(opt)  # may find bad data: before anything is moved or written
     prepare_folders(opt, resuming=state is not None)
     if opt_file:
         copy_opt_file(opt_file, opt['path']['experiments_root'])
@@ -49,7 +51,7 @@ def train(opt: dict, opt_file: str | None = None) -> BaseModel:
     logger.info(dict2str(opt))
     tb_logger = start_tensorboard(opt)
 
-    num_images, per_iter = len(batches.dataset), batches.batch_sampler.batch_size * opt['world_size']
+    num_images, per_iter = len(dataset), opt['datasets']['train']['batch_size_per_gpu'] * opt['world_size']
     logger.info(f'{num_images} training images, {per_iter} a batch; iterations {start_iter + 1} to {total_iter}')
     model = build_model(opt)
     if state:
@@ -62,10 +64,10 @@ def train(opt: dict, opt_file: str | None = None) -> BaseModel:
     message_logger = MessageLogger({**opt, 'train': {**opt['train'], 'total_iter': total_iter + 1}}, start_iter + 1,
                                    tb_logger)
     val_freq = opt['val']['val_freq'] if opt.get('val') else None
-    stage_ends = set(np.cumsum(getattr(model, 'lengths', [total_iter])).tolist())
+    stage_ends = set(np.cumsum(getattr(model, 'lengths', [total_iter])).tolist()) - {0}
     data_timer, iter_timer = AvgTimer(), AvgTimer()
     started = time.time()
-    for current_iter, batch in enumerate(batches, start_iter + 1):
+    for current_iter, batch in enumerate(_batches(model, dataset, start_iter, stage_ends), start_iter + 1):
         data_timer.record()
         # as the crops, the random numbers of a step depend on the iteration alone
         seed_everything(opt['manual_seed'], current_iter, opt['rank'])
@@ -104,20 +106,29 @@ def save(model: BaseModel, epoch: int, current_iter: int) -> None:
             raise UserError(f'cannot write {written}. Free some space, then go on with --auto_resume.')
 
 
-def build_loaders(opt: dict, start_iter: int) -> tuple[DataLoader, list[DataLoader]]:
-    """The batches of the whole rest of the run, in one pass (workers start once), and the validation sets."""
+def build_data(opt: dict) -> tuple[Dataset, list[DataLoader]]:
+    """The training set and the validation sets."""
     if 'train' not in opt['datasets']:
         raise UserError('datasets: the block train is missing')
     train_opt = opt['datasets']['train']
     dataset = sorted_dataset(build_dataset(train_opt))
     if len(dataset) == 0:
         raise UserError(f'datasets.train: no image in {train_opt["dataroot_lq"]}')
+    return dataset, [build_eval_loader(block) for name, block in opt['datasets'].items() if name != 'train']
+
+
+def _batches(model: BaseModel, dataset: Dataset, start_iter: int, stage_ends: set[int]) -> Iterator[dict]:
+    """The batches of the whole rest of the run; workers start once a stage, when the model has prepared the set."""
+    opt = model.opt
+    train_opt = opt['datasets']['train']
     workers = train_opt['num_worker_per_gpu']
-    sampler = RunSampler(len(dataset), train_opt['batch_size_per_gpu'], start_iter, opt['train']['total_iter'],
-                         opt['manual_seed'], opt['rank'], opt['world_size'])
-    batches = DataLoader(SeededDataset(dataset, opt['manual_seed']), batch_sampler=sampler, num_workers=workers,
-                         pin_memory=opt['num_gpu'] > 0, prefetch_factor=4 if workers else None)
-    return batches, [build_eval_loader(block) for name, block in opt['datasets'].items() if name != 'train']
+    for first, last in pairwise([start_iter, *sorted(end for end in stage_ends if end > start_iter)]):
+        if hasattr(model, 'begin'):
+            model.begin(first + 1, dataset)
+        sampler = RunSampler(len(dataset), train_opt['batch_size_per_gpu'], first, last, opt['manual_seed'],
+                             opt['rank'], opt['world_size'])
+        yield from DataLoader(SeededDataset(dataset, opt['manual_seed']), batch_sampler=sampler, num_workers=workers,
+                              pin_memory=opt['num_gpu'] > 0, prefetch_factor=4 if workers else None)
 
 
 def load_resume_state(opt: dict) -> dict | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset
 
 from basicsr_sassid._checks import UserError, check_choice, check_keys, existing
 from basicsr_sassid.data.image_util import decode_photo, image_size, list_images
+from basicsr_sassid.data.teacher_cache import TeacherCache, unpack
 
 _KEYS = ('name', 'type', 'dataroot_lq', 'io_backend', 'patch_size', 'use_hflip', 'use_rot', 'phase', 'scale',
          'num_worker_per_gpu', 'batch_size_per_gpu', 'pin_memory')
@@ -33,7 +35,8 @@ class NoisyImageDataset(Dataset):
 
     A sample is ``{'lq': (3, H, W) float32 RGB in [0, 1], 'lq_path': str}``: grey is repeated, alpha left out, 16 bits
     keep their precision. Crop and symmetry come from torch's random generator, which the training loop seeds for
-    every draw: they are the same for any number of workers.
+    every draw: they are the same for any number of workers. With an entry in ``teachers`` (name -> TeacherCache) the
+    sample also holds ``teacher_<name>``: the same crop, flip and turn of that teacher's answer.
 
     Raises:
         UserError: nothing there, no image, an unreadable one, one smaller than the patch, an unknown key, a folder
@@ -51,17 +54,18 @@ class NoisyImageDataset(Dataset):
         backend = (opt.get('io_backend') or {}).get('type') or ('lmdb' if self.root.suffix == '.lmdb' else 'disk')
         check_choice(backend, ('disk', 'lmdb'), f'{where}.io_backend.type')
         self.is_lmdb = backend == 'lmdb'
-        self.paths, sizes = self._read_meta() if self.is_lmdb else self._scan_folder()
+        self.paths, self.sizes = self._read_meta() if self.is_lmdb else self._scan_folder()
         self.patch_size = None
         if opt.get('phase') == 'train':
             self.patch_size = opt.get('patch_size')
             if not isinstance(self.patch_size, int) or self.patch_size < 1:
                 raise UserError(f'{where}.patch_size: expected a number of pixels >= 1, got {self.patch_size!r}')
-            for path, size in zip(self.paths, sizes):
+            for path, size in zip(self.paths, self.sizes):
                 if min(size) < self.patch_size:
                     raise UserError(f'{where}.patch_size: {self.patch_size} is larger than {path} '
                                     f'({size[0]}x{size[1]} pixels, height x width). Choose a smaller patch_size, or '
                                     'take that image out.')
+        self.teachers: dict[str, TeacherCache] = {}
         self._file_client = None  # opened on first use, by each worker for itself
 
     def _scan_folder(self) -> tuple[list[str], list[tuple[int, int]]]:
@@ -91,11 +95,24 @@ class NoisyImageDataset(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
-        path = self.paths[index]
-        image = decode_photo(self._read(path), path).as_rgb_float()
+        images = {'lq': self.image(index)}
+        images.update((f'teacher_{name}', cache.read(index)) for name, cache in self.teachers.items())
         if self.patch_size is not None:
-            image = self._augment(self._crop(image))
-        return {'lq': torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), 'lq_path': path}
+            images = self._cut(images)
+        images = {name: unpack(image) if name.startswith('teacher_') else image for name, image in images.items()}
+        return {**{name: torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+                   for name, image in images.items()}, 'lq_path': self.paths[index]}
+
+    def image(self, index: int) -> np.ndarray:
+        """A whole image: (H, W, 3) float32 RGB in [0, 1]."""
+        path = self.paths[index]
+        return decode_photo(self._read(path), path).as_rgb_float()
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these images from others without reading them: names, shapes, files' sizes and times."""
+        files = [self.root / 'data.mdb'] if self.is_lmdb else [Path(path) for path in self.paths]
+        stats = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return {'root': str(self.root.resolve()), 'paths': self.paths, 'sizes': self.sizes, 'files': stats}
 
     def _read(self, path: str) -> bytes:
         if not self.is_lmdb:
@@ -111,14 +128,11 @@ class NoisyImageDataset(Dataset):
                             'with: sassid prepare folder')
         return bytes(content)
 
-    def _crop(self, image: np.ndarray) -> np.ndarray:
-        top, left = (int(torch.randint(side - self.patch_size + 1, ())) for side in image.shape[:2])
-        return image[top:top + self.patch_size, left:left + self.patch_size]
-
-    def _augment(self, image: np.ndarray) -> np.ndarray:
+    def _cut(self, images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The same patch of all, flipped and turned alike."""
+        side = self.patch_size
+        top, left = (int(torch.randint(length - side + 1, ())) for length in images['lq'].shape[:2])
         flip, turns = int(torch.randint(2, ())), int(torch.randint(4, ()))
-        if flip and self.opt.get('use_hflip', True):
-            image = image[:, ::-1]
-        if self.opt.get('use_rot', True):
-            image = np.rot90(image, turns)
-        return image
+        flip, turns = flip and self.opt.get('use_hflip', True), turns * self.opt.get('use_rot', True)
+        return {name: np.rot90(image[top:top + side, left:left + side][:, ::-1 if flip else 1], turns)
+                for name, image in images.items()}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from basicsr_sassid._checks import UserError
 from basicsr_sassid.archs.official_util import network_of
+from basicsr_sassid.archs.symmetry_util import over_symmetries
 from basicsr_sassid.inference.tiling import tiles
 from basicsr_sassid.weights import build_network, load_state, read_weights, state_dict_of
 
@@ -94,15 +95,9 @@ class Denoiser:
         return y[0].permute(1, 2, 0).cpu().numpy()
 
     def _ensemble(self, x: Tensor) -> Tensor:
-        if not self.self_ensemble:
-            return self.net(x.contiguous(memory_format=torch.channels_last))
-        total = torch.zeros_like(x)
-        for turns in range(4):
-            for flip in (False, True):
-                view = torch.rot90(x.flip(3) if flip else x, turns, (2, 3))
-                back = torch.rot90(self.net(view.contiguous(memory_format=torch.channels_last)), -turns, (2, 3))
-                total += back.flip(3) if flip else back
-        return total / 8
+        if self.self_ensemble:
+            return over_symmetries(self.net, x)
+        return self.net(x.contiguous(memory_format=torch.channels_last))
 
 
 def choose_device(name: str) -> torch.device:

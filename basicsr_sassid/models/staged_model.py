@@ -5,9 +5,11 @@ import dataclasses
 import inspect
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from basicsr.losses import build_loss
 from basicsr.metrics import calculate_metric
@@ -19,12 +21,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset, default_collate
+from tqdm import tqdm
 
 from basicsr_sassid._checks import UserError, check_choice, check_keys, check_registered
 from basicsr_sassid._files import save_torch
+from basicsr_sassid.data.teacher_cache import TeacherCache, fingerprint
+from basicsr_sassid.models.teacher_util import ask, asked_pixels
 from basicsr_sassid.weights import build_network, load_weights
 
 PRECISIONS = ('auto', 'fp32', 'bf16')
+TEACHER_CACHES = ('auto', 'lmdb', 'memory', 'off')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +42,14 @@ class Stage:
         network: the network it trains: option block ``network_<network>``, files ``net_<network>_*.pth``.
         loss: default option block of its loss, called as ``loss(prediction, *targets)``.
         teachers: the networks whose answers are the targets, in order; without any, the noisy image is the target.
+        cached: those of them that can be asked once about whole images: their answer on a patch is that patch of their
+            answer. Not so for a network that averages over its whole input.
     """
     name: str
     network: str
     loss: dict[str, Any]
     teachers: tuple[str, ...] = ()
+    cached: tuple[str, ...] = ()
 
 
 def stage_at(iteration: int, lengths: list[int]) -> int:
@@ -61,12 +70,16 @@ class StagedModel(BaseModel):
     Option keys beside BasicSR's: ``img_range`` (255: networks and losses work in grey levels) and in ``train``:
     ``stages`` (name -> ``iter``, ``optim``, ``scheduler``, ``loss``), ``total_iter`` (their sum; may be left out),
     ``ema_decay`` (0: off), ``grad_clip`` (largest gradient norm; off if not given), ``precision`` (of the forward
-    passes in training: ``auto``, ``fp32`` or ``bf16``; losses, optimiser and validation are in float32).
+    passes in training: ``auto``, ``fp32`` or ``bf16``; losses, optimiser and validation are in float32),
+    ``teacher_cache`` (``off``: teachers are asked about every patch; ``lmdb``, ``memory``: those that can be are asked
+    once, about whole images, when their stage begins; ``auto``: ``lmdb`` where that is less work), ``teacher_ensemble``
+    (the cached answers are means over eight flips and turns).
 
     ``network_g`` is what is delivered; the other networks are for training only.
     """
     stages: ClassVar[tuple[Stage, ...]] = ()
-    train_keys: ClassVar[tuple[str, ...]] = ('stages', 'total_iter', 'ema_decay', 'grad_clip', 'precision')
+    train_keys: ClassVar[tuple[str, ...]] = ('stages', 'total_iter', 'ema_decay', 'grad_clip', 'precision',
+                                            'teacher_cache', 'teacher_ensemble')
     stage_keys: ClassVar[tuple[str, ...]] = ('iter', 'optim', 'scheduler', 'loss')
 
     @classmethod
@@ -100,6 +113,10 @@ class StagedModel(BaseModel):
             raise UserError('train.stages: every iter is 0, there is nothing to train')
         train['total_iter'] = total
         check_choice(train.get('precision', 'auto'), PRECISIONS, 'train.precision')
+        if train.get('teacher_cache') is False:  # YAML reads a bare off as false
+            train['teacher_cache'] = 'off'
+        check_choice(train.get('teacher_cache', 'off'), TEACHER_CACHES, 'train.teacher_cache')
+        check_choice(train.get('teacher_ensemble', False), (True, False), 'train.teacher_ensemble')
         for stage in cls.stages:
             net = build_and_load(opt, stage.network)
             if train['stages'][stage.name]['iter'] > 0:
@@ -135,6 +152,7 @@ class StagedModel(BaseModel):
         self.noisy_results: dict[str, dict[str, float]] = {}
         self.stage: Stage | None = None
         self.ema: AveragedModel | None = None
+        self.caches: dict[str, TeacherCache] = {}
         if self.is_train:
             self.check_options(opt)
             self.lengths = [opt['train']['stages'][stage.name]['iter'] for stage in self.stages]
@@ -182,6 +200,72 @@ class StagedModel(BaseModel):
         return DistributedDataParallel(net, device_ids=device_ids,
                                        find_unused_parameters=self.opt.get('find_unused_parameters', False))
 
+    # ---- teachers ----
+
+    def begin(self, current_iter: int, dataset: Dataset) -> None:
+        """Before the batches of ``current_iter``'s stage are drawn: give the training set its teachers' answers."""
+        index = stage_at(current_iter, self.lengths)
+        if self.stage is not self.stages[index]:
+            self._leave()
+        names = [name for name in self.stages[index].cached if self._cache_pays(name, dataset)]
+        if names or getattr(dataset, 'teachers', None):
+            dataset.teachers = {name: self._ask_once(name, dataset) for name in names}
+
+    def _cache_pays(self, name: str, dataset: Dataset) -> bool:
+        kind = self.opt['train'].get('teacher_cache', 'off')
+        if kind in ('lmdb', 'memory') and not hasattr(dataset, 'teachers'):
+            raise UserError(f'train.teacher_cache: {kind} needs NoisyImageDataset, not {type(dataset).__name__}. Set '
+                            'it to off.')
+        if kind != 'auto' or not hasattr(dataset, 'teachers'):
+            return kind in ('lmdb', 'memory')
+        views = 8 if self.opt['train'].get('teacher_ensemble') else 1
+        once = sum(asked_pixels(size, dataset.patch_size) for size in dataset.sizes) * views
+        block = self.opt['datasets']['train']
+        per_iter = block['batch_size_per_gpu'] * self.opt['world_size'] * dataset.patch_size ** 2
+        drawn = sum(length for stage, length in zip(self.stages, self.lengths) if name in stage.cached) * per_iter
+        if once > drawn:
+            get_root_logger().info(f'No teacher cache: network_{name} would be asked about {once / 1e6:,.0f} megapixels'
+                                   f', the patches of its stages hold {drawn / 1e6:,.0f}.')
+        return once <= drawn
+
+    def _ask_once(self, name: str, dataset: Dataset) -> TeacherCache:
+        """The answers of network ``name`` on all images: made, or gone on with, or found. All processes share it."""
+        if name in self.caches:
+            return self.caches[name]
+        ensemble = bool(self.opt['train'].get('teacher_ensemble'))
+        settings = {'network': self.opt[f'network_{name}'], 'window': dataset.patch_size, 'ensemble': ensemble,
+                    'img_range': self.img_range, 'dtype': str(self.dtype)}
+        folder = None
+        if self.opt['train']['teacher_cache'] != 'memory':
+            folder = Path(self.opt['path']['experiments_root']) / 'teacher_cache' / (
+                f'{name}_{fingerprint(self.nets[name].state_dict(), dataset.identity(), settings)}.lmdb')
+        cache = self.caches[name] = TeacherCache(folder, dataset.sizes)
+        todo = cache.missing()
+        self._wait()  # all have looked before one writes
+        get_root_logger().info(
+            f'Teacher cache: network_{name} is asked about {len(todo)} of {len(dataset)} images, '
+            f'{cache.num_bytes(todo) / 1e9:.2f} GB in {folder or "memory"}')
+        cache.check_space(todo)
+
+        def answers() -> Iterator[tuple[int, np.ndarray]]:
+            mine = todo[self.opt['rank']::self.opt['world_size']]
+            for index in tqdm(mine, f'asking network_{name}', unit='image', disable=self.opt['rank'] != 0, leave=False):
+                image = torch.from_numpy(dataset.image(index)).permute(2, 0, 1).to(self.device) * self.img_range
+                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                    answer = ask(self.nets[name], image, dataset.patch_size, ensemble,
+                                 self.opt['datasets']['train']['batch_size_per_gpu'])
+                yield index, (answer / self.img_range).permute(1, 2, 0).cpu().numpy()
+
+        cache.write(answers())
+        self._wait()
+        if self.opt['dist']:
+            cache.share()
+        return cache
+
+    def _wait(self) -> None:
+        if self.opt['dist']:
+            torch.distributed.barrier()
+
     # ---- one iteration ----
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
@@ -195,12 +279,15 @@ class StagedModel(BaseModel):
     def feed_data(self, data: dict) -> None:
         self.lq = data['lq'].to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         self.gt = data['gt'].to(self.device, non_blocking=True) if 'gt' in data else None
+        self.answers = {key.removeprefix('teacher_'): value.to(self.device, non_blocking=True)
+                        for key, value in data.items() if key.startswith('teacher_')}
 
     def optimize_parameters(self, current_iter: int) -> None:
         lq = self.lq * self.img_range
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             with torch.no_grad():
-                targets = [self.nets[teacher](lq) for teacher in self.stage.teachers] or [lq]
+                targets = [self.answers[teacher] * self.img_range if teacher in self.answers else self.nets[teacher](lq)
+                           for teacher in self.stage.teachers] or [lq]
             prediction = self.net(lq)
         loss = self.criterion(prediction.float(), *(target.float() for target in targets))
         optimizer = self.optimizers[0]

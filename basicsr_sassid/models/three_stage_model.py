@@ -23,8 +23,9 @@ class ThreeStageModel(StagedModel):
     """
     stages = (
         Stage('bnn', network='bnn', loss={'type': 'L1Loss'}),
-        Stage('lan', network='lan', loss={'type': 'SelectiveL1Loss'}, teachers=('bnn',)),
-        Stage('unet', network='g', loss={'type': 'TwoTeacherL1Loss'}, teachers=('bnn', 'lan')),
+        Stage('lan', network='lan', loss={'type': 'SelectiveL1Loss'}, teachers=('bnn',), cached=('bnn',)),
+        Stage('unet', network='g', loss={'type': 'TwoTeacherL1Loss'}, teachers=('bnn', 'lan'),
+              cached=('bnn',)),
     )
     train_keys = (*StagedModel.train_keys, 'texture')
 
