@@ -2,6 +2,9 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+ONNX = ['onnx', 'onnxscript', 'onnxruntime']  # to write a network (the first two) and to run it
+TEST = ['pytest', 'pytest-timeout', *ONNX]
+
 setup(
     name='basicsr_sassid',
     version='0.1.0',
@@ -15,6 +18,6 @@ setup(
     package_data={'basicsr_sassid.options.sassid': ['*.yml']},
     install_requires=['basicsr==1.4.2', 'torch>=2.6', 'torchvision', 'mmcv-lite>=2.1', 'mmengine', 'lmdb',
                       'numpy', 'opencv-python>=4.12', 'pillow>=10.1', 'pyyaml', 'scikit-image', 'tifffile', 'tqdm'],
-    extras_require={'test': ['pytest', 'pytest-timeout'], 'bench': [], 'dev': ['ruff', 'pytest', 'pytest-timeout']},
+    extras_require={'test': TEST, 'bench': ONNX, 'onnx': ONNX[:2], 'dev': ['ruff', *TEST]},
     entry_points={'console_scripts': ['sassid=basicsr_sassid.cli:main']},
 )

@@ -31,6 +31,13 @@ def build_parser() -> argparse.ArgumentParser:
     denoise.add_argument('--tile', type=int, default=512, help='tile side, a multiple of 32; 0: whole (default 512)')
     denoise.add_argument('--overlap', type=int, default=128, help='what a tile sees beyond its part (default 128)')
     denoise.add_argument('--self-ensemble', action='store_true', help='mean over eight flips and turns: 8 times slower')
+    denoise.add_argument('--precision', default='auto', help='auto (default): bf16 where the hardware has it; or fp32, '
+                         'bf16, fp16')
+
+    export = commands.add_parser('export', help='write a trained network for other programs',
+                                 description='Write a trained network for other programs.')
+    export.add_argument('--weights', required=True, metavar='net_g.pth')
+    export.add_argument('--onnx', required=True, metavar='OUT.onnx', help='any height and width; RGB in [0, 1]')
 
     demo = commands.add_parser('demo', help='simulate noise, train, compare: a few minutes on two cores',
                                description='Simulate camera noise, train on it alone, compare. Needs no network.')
@@ -49,8 +56,8 @@ def _add_option_flags(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     from basicsr_sassid._run import on_error  # after parsing: torch takes seconds to import
-    on_error({'train': _train, 'test': _test, 'prepare': _prepare, 'denoise': _denoise, 'demo': _demo}[args.command])(
-        args)
+    on_error({'train': _train, 'test': _test, 'prepare': _prepare, 'denoise': _denoise, 'export': _export,
+              'demo': _demo}[args.command])(args)
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -75,11 +82,17 @@ def _prepare(args: argparse.Namespace) -> None:
 def _denoise(args: argparse.Namespace) -> None:
     from basicsr_sassid.inference.files import denoise_files
     failed = denoise_files(args.input, args.output, args.weights, args.device, args.tile, args.overlap,
-                           args.self_ensemble)
+                           args.self_ensemble, args.precision)
     for file, reason in failed.items():
         print(f'not denoised: {file}: {reason}', file=sys.stderr)
     if failed:
         sys.exit(1)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from basicsr_sassid.inference.export import export_onnx
+    export_onnx(args.weights, args.onnx)
+    print(f'{args.onnx}: lq (N, 3, H, W), RGB in [0, 1], any H and W -> result, likewise')
 
 
 def _demo(args: argparse.Namespace) -> None:

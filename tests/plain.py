@@ -21,16 +21,16 @@ def official_unet_shapes(dim: int = 48, bnn: bool = False) -> dict[str, tuple[in
     return shapes | {'output_conv': (3, 2 * dim, 1, 1)}
 
 
-def official_lan_shapes(receptive_size: int = 3) -> dict[str, tuple[int, ...]]:
+def official_lan_shapes(receptive_size: int = 3, dim: int = 64) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the authors' LAN.pth."""
     layers = receptive_size // 2
-    shapes = {'conv.0': (64, 3, 1, 1)} | {f'conv.{2 + 2 * i}': (64, 64, 3, 3) for i in range(layers)}
+    shapes = {'conv.0': (dim, 3, 1, 1)} | {f'conv.{2 + 2 * i}': (dim, dim, 3, 3) for i in range(layers)}
     nested = f'conv.{2 + 2 * layers}'
     for i in range(6):
-        shapes |= {f'{nested}.body.{i}.conv1': (64, 64, 1, 1), f'{nested}.body.{i}.conv2': (64, 64, 1, 1),
-                   f'{nested}.body.{i}.cuca.conv_du.0': (4, 64, 1, 1),
-                   f'{nested}.body.{i}.cuca.conv_du.2': (64, 4, 1, 1)}
-    return shapes | {f'{nested}.tail': (64, 64, 1, 1), f'conv.{3 + 2 * layers}': (3, 64, 1, 1)}
+        shapes |= {f'{nested}.body.{i}.conv1': (dim, dim, 1, 1), f'{nested}.body.{i}.conv2': (dim, dim, 1, 1),
+                   f'{nested}.body.{i}.cuca.conv_du.0': (dim // 16, dim, 1, 1),
+                   f'{nested}.body.{i}.cuca.conv_du.2': (dim, dim // 16, 1, 1)}
+    return shapes | {f'{nested}.tail': (dim, dim, 1, 1), f'conv.{3 + 2 * layers}': (3, dim, 1, 1)}
 
 
 def random_state(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from basicsr_sassid import Denoiser
 from basicsr_sassid._checks import UserError
+from basicsr_sassid.cli import main as cli
 from basicsr_sassid.data.image_util import Photo, read_photo, write_photo
 from basicsr_sassid.inference.files import denoise_files
 from basicsr_sassid.inference.tiling import tiles
@@ -158,3 +159,30 @@ def test_a_large_photograph_stays_under_two_gib(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert read_photo(tmp_path / 'out.jpg').pixels.shape == (2456, 3680, 3)
     assert int(done.stdout.split('peak ')[1]) < 2 * 2 ** 20  # KiB
+
+
+# ---- precision and export ----
+
+def test_half_precision_is_near_and_full_precision_exact(weights):
+    image = scene(90, 70)
+    exact = Denoiser(weights, 'cpu', precision='fp32')
+    with torch.no_grad():
+        plain = exact.net(torch.from_numpy(image).permute(2, 0, 1)[None].float())[0].permute(1, 2, 0)
+    np.testing.assert_array_equal(exact(image), plain.clamp(0, 255).round().byte().numpy())
+    off = np.abs(Denoiser(weights, 'cpu', precision='bf16')(image).astype(int) - exact(image))
+    assert 0 < off.mean() < 1.5
+    with pytest.raises(UserError, match='precision: expected one of auto, fp32, bf16, fp16'):
+        Denoiser(weights, 'cpu', precision='int8')
+
+
+def test_onnx_of_any_size_gives_what_torch_gives(weights, tmp_path):
+    import onnxruntime
+    cli(['export', '--weights', str(weights), '--onnx', str(tmp_path / 'x.onnx')])
+    session = onnxruntime.InferenceSession(str(tmp_path / 'x.onnx'), providers=['CPUExecutionProvider'])
+    net = Denoiser(weights, 'cpu').net
+    for shape in ((1, 3, 64, 64), (2, 3, 70, 101), (1, 3, 33, 200), (3, 3, 9, 10), (1, 3, 1, 40)):
+        x = torch.rand(shape)
+        with torch.no_grad():
+            expected = net(x * 255).numpy()
+        np.testing.assert_allclose(session.run(None, {'lq': x.numpy()})[0] * 255, expected, rtol=0, atol=1e-3)
+    assert [path.name for path in tmp_path.glob('*.onnx*')] == ['x.onnx']

@@ -23,6 +23,8 @@ def pad_to_multiple(x: Tensor, multiple: int, mode: str) -> Tensor:
     """
     h, w = x.shape[-2:]
     pad_h, pad_w = -h % multiple, -w % multiple
+    if torch.compiler.is_exporting() and mode == 'reflect':  # the sizes are symbols: no branch on them
+        return x[..., _mirrored(h, h + pad_h, x.device)[:, None], _mirrored(w, w + pad_w, x.device)]
     if not (pad_h or pad_w):
         return x
     if mode == 'zeros':
@@ -36,7 +38,8 @@ def pad_to_multiple(x: Tensor, multiple: int, mode: str) -> Tensor:
 
 def _mirrored(size: int, padded: int, device: torch.device) -> Tensor:
     """0 1 2 1 0 1 2 ...: the indices of a line of ``size`` pixels mirrored out to ``padded``."""
-    position = torch.arange(padded, device=device) % max(2 * (size - 1), 1)
+    period = torch.full((1,), torch.sym_max(2 * (size - 1), 1), device=device)  # a tensor: ONNX has no other modulo
+    position = torch.arange(padded, device=device) % period
     return torch.minimum(position, 2 * (size - 1) - position).clamp(min=0)
 
 

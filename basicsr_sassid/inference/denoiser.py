@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from basicsr_sassid._checks import UserError
+from basicsr_sassid._checks import UserError, check_choice
+from basicsr_sassid._device import PRECISIONS, choose_device, choose_dtype
 from basicsr_sassid.archs.official_util import network_of
 from basicsr_sassid.archs.symmetry_util import over_symmetries
 from basicsr_sassid.inference.tiling import tiles
@@ -25,6 +26,8 @@ class Denoiser:
         overlap: how far a tile sees beyond its part, a multiple of 32; from 128 on, tiled and whole are the same
             to rounding.
         self_ensemble: mean over the eight flips and turns: slightly better, eight times slower.
+        precision: of the network's inner layers: ``'fp32'``, ``'bf16'``, ``'fp16'``, or ``'auto'``: bf16 where the
+            hardware has it. The last layer, and all arithmetic on pixels, are in float32.
         key: ``'params'`` or ``'params_ema'``; by default the average where the file has one.
 
     Raises:
@@ -36,7 +39,7 @@ class Denoiser:
     """
 
     def __init__(self, weights: str | os.PathLike, device: str = 'auto', tile: int = 512, overlap: int = 128,
-                 self_ensemble: bool = False, key: str | None = None) -> None:
+                 self_ensemble: bool = False, precision: str = 'auto', key: str | None = None) -> None:
         content = read_weights(weights)
         state = state_dict_of(content, weights, key)
         block = content.get('network') or network_of(state)
@@ -46,6 +49,8 @@ class Denoiser:
         load_state(self.net, state, weights)
         self.img_range = content.get('img_range', 255)
         self.device = choose_device(device)
+        check_choice(precision, PRECISIONS, 'precision')
+        self.dtype = choose_dtype(precision, self.device)
         self.net.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.multiple_of = getattr(self.net, 'multiple_of', 1)
         # a network that averages over its whole input is another function on a tile
@@ -95,21 +100,10 @@ class Denoiser:
         return y[0].permute(1, 2, 0).cpu().numpy()
 
     def _ensemble(self, x: Tensor) -> Tensor:
-        if self.self_ensemble:
-            return over_symmetries(self.net, x)
-        return self.net(x.contiguous(memory_format=torch.channels_last))
-
-
-def choose_device(name: str) -> torch.device:
-    """``'auto'``: a CUDA device if there is one, else the CPU. Raises UserError if the device is not there."""
-    if name == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f'device {name!r}: {str(error).splitlines()[0]} Use auto or cpu.') from error
-    return device
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            if self.self_ensemble:
+                return over_symmetries(self.net, x)
+            return self.net(x.contiguous(memory_format=torch.channels_last))
 
 
 def _white(dtype: np.dtype) -> float:

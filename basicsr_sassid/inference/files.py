@@ -15,14 +15,14 @@ from basicsr_sassid.inference.denoiser import Denoiser
 
 
 def denoise_files(inputs: Sequence[str | os.PathLike], output: str | os.PathLike, weights: str | os.PathLike,
-                  device: str = 'auto', tile: int = 512, overlap: int = 128, self_ensemble: bool = False
-                  ) -> dict[str, str]:
+                  device: str = 'auto', tile: int = 512, overlap: int = 128, self_ensemble: bool = False,
+                  precision: str = 'auto') -> dict[str, str]:
     """Denoise image files and folders (searched below) into ``output``, keeping names, sub-folders, format, bit
     depth, alpha, ICC profile and EXIF.
 
     Args:
         output: a folder; for one input file, a name with an image extension is taken as that file.
-        weights, device, tile, overlap, self_ensemble: see :class:`Denoiser`.
+        weights, device, tile, overlap, self_ensemble, precision: see :class:`Denoiser`.
 
     Returns:
         The files that could not be read, with the reason; all others are written.
@@ -32,7 +32,7 @@ def denoise_files(inputs: Sequence[str | os.PathLike], output: str | os.PathLike
             do not load; it cannot be written.
     """
     targets = plan_outputs(inputs, Path(output).expanduser())
-    denoise = Denoiser(weights, device, tile, overlap, self_ensemble)
+    denoise = Denoiser(weights, device, tile, overlap, self_ensemble, precision)
     failed = {}
     with tqdm(total=len(targets), unit='photo', file=sys.stderr,
               bar_format='{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]') as bar:

@@ -24,12 +24,12 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
 from basicsr_sassid._checks import UserError, check_choice, check_keys, check_registered
+from basicsr_sassid._device import PRECISIONS, choose_dtype
 from basicsr_sassid._files import save_torch
 from basicsr_sassid.data.teacher_cache import TeacherCache, fingerprint
 from basicsr_sassid.models.teacher_util import ask, asked_pixels
 from basicsr_sassid.weights import build_network, load_weights
 
-PRECISIONS = ('auto', 'fp32', 'bf16')
 TEACHER_CACHES = ('auto', 'lmdb', 'memory', 'off')
 
 
@@ -70,7 +70,8 @@ class StagedModel(BaseModel):
     Option keys beside BasicSR's: ``img_range`` (255: networks and losses work in grey levels) and in ``train``:
     ``stages`` (name -> ``iter``, ``optim``, ``scheduler``, ``loss``), ``total_iter`` (their sum; may be left out),
     ``ema_decay`` (0: off), ``grad_clip`` (largest gradient norm; off if not given), ``precision`` (of the forward
-    passes in training: ``auto``, ``fp32`` or ``bf16``; losses, optimiser and validation are in float32),
+    passes in training: ``auto``, ``fp32``, ``bf16`` or ``fp16``, the last with a GradScaler; losses, optimiser and
+    validation are in float32), ``compile`` (torch.compile of the network in training, default False),
     ``teacher_cache`` (``off``: teachers are asked about every patch; ``lmdb``, ``memory``: those that can be are asked
     once, about whole images, when their stage begins; ``auto``: ``lmdb`` where that is less work), ``teacher_ensemble``
     (the cached answers are means over eight flips and turns).
@@ -79,7 +80,7 @@ class StagedModel(BaseModel):
     """
     stages: ClassVar[tuple[Stage, ...]] = ()
     train_keys: ClassVar[tuple[str, ...]] = ('stages', 'total_iter', 'ema_decay', 'grad_clip', 'precision',
-                                            'teacher_cache', 'teacher_ensemble')
+                                            'compile', 'teacher_cache', 'teacher_ensemble')
     stage_keys: ClassVar[tuple[str, ...]] = ('iter', 'optim', 'scheduler', 'loss')
 
     @classmethod
@@ -113,6 +114,7 @@ class StagedModel(BaseModel):
             raise UserError('train.stages: every iter is 0, there is nothing to train')
         train['total_iter'] = total
         check_choice(train.get('precision', 'auto'), PRECISIONS, 'train.precision')
+        check_choice(train.get('compile', False), (True, False), 'train.compile')
         if train.get('teacher_cache') is False:  # YAML reads a bare off as false
             train['teacher_cache'] = 'off'
         check_choice(train.get('teacher_cache', 'off'), TEACHER_CACHES, 'train.teacher_cache')
@@ -172,7 +174,8 @@ class StagedModel(BaseModel):
         self._leave()
         stage = self.stage = self.stages[index]
         net = self.nets[stage.network].train().requires_grad_(True)
-        self.net = self.model_to_device(net)
+        self.net = self.model_to_device(torch.compile(net) if self.opt['train'].get('compile') else net)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         optimizer, scheduler, criterion = self.make_training_parts(self.opt, stage, net)
         self.optimizers, self.schedulers, self.criterion = [optimizer], [scheduler], criterion.to(self.device)
         decay = self.opt['train'].get('ema_decay', 0)
@@ -292,13 +295,15 @@ class StagedModel(BaseModel):
         loss = self.criterion(prediction.float(), *(target.float() for target in targets))
         optimizer = self.optimizers[0]
         optimizer.zero_grad()
-        loss.backward()
+        self.scaler.scale(loss).backward()
         clip = self.opt['train'].get('grad_clip')
         if clip:
+            self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self.net.parameters(), clip)
-        optimizer.step()
+        self.scaler.step(optimizer)
+        self.scaler.update()
         if self.ema is not None:
-            self.ema.update_parameters(self.get_bare_model(self.net))
+            self.ema.update_parameters(self.nets[self.stage.network])
         self._loss = loss.detach()
 
     def get_current_log(self) -> dict[str, float]:
@@ -412,6 +417,7 @@ class StagedModel(BaseModel):
         self._save_net(self.stage.network, str(current_iter))
         state = {'epoch': epoch, 'iter': current_iter, 'stage': self.stage.name,
                  'networks': {name: _on_cpu(net.state_dict()) for name, net in self.nets.items()},
+                 'scaler': self.scaler.state_dict(),
                  'ema': self.ema and _on_cpu(self.ema.state_dict()),
                  'optimizers': [optimizer.state_dict() for optimizer in self.optimizers],
                  'schedulers': [scheduler.state_dict() for scheduler in self.schedulers],
@@ -442,6 +448,7 @@ class StagedModel(BaseModel):
                 self.ema.load_state_dict(resume_state['ema'])
             self.optimizers[0].load_state_dict(resume_state['optimizers'][0])
             self.schedulers[0].load_state_dict(resume_state['schedulers'][0])
+            self.scaler.load_state_dict(resume_state['scaler'])
         except (RuntimeError, KeyError, ValueError) as error:
             raise UserError(f'resume: the training state does not fit these options ({str(error).splitlines()[0]}). '
                             'Resume with the options of the first run, or start anew.') from error
@@ -459,21 +466,15 @@ def build_and_load(opt: dict, name: str) -> nn.Module:
     return net
 
 
-def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The type of the forward passes: ``auto`` is bfloat16 where the hardware multiplies it natively."""
-    if precision == 'auto':
-        native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == 'cuda' else (
-            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-        precision = 'bf16' if native else 'fp32'
-    return torch.bfloat16 if precision == 'bf16' else torch.float32
-
-
 def make_optimizer(net: nn.Module, block: dict, where: str) -> torch.optim.Optimizer:
     """Any optimiser of torch.optim: ``{type: Adam, lr: 3e-4, ...}``."""
     check_keys(block, _arguments(torch.optim, block, torch.optim.Optimizer, where), where, required=['lr'])
+    kind = getattr(torch.optim, block['type'])
     arguments = {key: value for key, value in block.items() if key != 'type'}
+    if 'fused' in inspect.signature(kind).parameters and not arguments.get('foreach'):
+        arguments.setdefault('fused', True)  # one kernel a step, not a dozen for each tensor
     try:
-        return getattr(torch.optim, block['type'])(net.parameters(), **arguments)
+        return kind(net.parameters(), **arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f'{where}: {error}') from error
 

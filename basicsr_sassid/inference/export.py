@@ -1,0 +1,49 @@
+"""A trained network as a file that runs without torch."""
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor, nn
+
+from basicsr_sassid._checks import UserError
+from basicsr_sassid._files import written_whole
+from basicsr_sassid.inference.denoiser import Denoiser
+
+
+class _UnitRange(nn.Module):
+    """The network for images in [0, 1]."""
+
+    def __init__(self, net: nn.Module, img_range: float) -> None:
+        super().__init__()
+        self.net, self.img_range = net, img_range
+
+    def forward(self, lq: Tensor) -> Tensor:
+        return self.net(lq * self.img_range) / self.img_range
+
+
+def export_onnx(weights: str | os.PathLike, output: str | os.PathLike) -> None:
+    """Write a network as ONNX: ``lq`` (N, 3, H, W) float32 RGB in [0, 1] -> ``result``, likewise; any N, H and W.
+
+    Args:
+        weights: see :class:`Denoiser`.
+        output: ``*.onnx``; the weights are inside.
+
+    Raises:
+        UserError: the weights do not load; onnx is not installed; it cannot be written.
+    """
+    denoise = Denoiser(weights, 'cpu', precision='fp32')
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f'export needs {error.name}: pip install onnx onnxscript') from error
+    net = _UnitRange(denoise.net, denoise.img_range).eval()
+    channels = next(net.parameters()).shape[1]
+    # sides that are neither equal nor multiples of 32: the padding must stay in the graph
+    example = torch.rand(2, channels, 70, 101)
+    program = torch.onnx.export(net, (example,), input_names=['lq'], output_names=['result'], dynamo=True,
+                                dynamic_shapes={'lq': dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)},
+                                verbose=False)
+    with written_whole(output) as partial:
+        program.save(partial)
