@@ -17,7 +17,8 @@ lint: .venv/installed
 .venv/installed: setup.py
 	@test -n "$(PYTHON)" || { echo 'No Python 3.10 to 3.12 found; name one: make PYTHON=/path/to/python'; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@# basicsr's setup.py imports torch: without --use-pep517 an older pip (Python 3.10's) cannot build it
+	$(BIN)/python -m pip install --disable-pip-version-check --use-pep517 -e '.[dev]'
 	@touch $@
 
 clean:

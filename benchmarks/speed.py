@@ -237,8 +237,32 @@ def time_inference(device: torch.device, rounds: int, dim: int = 48) -> dict[str
             row = compared({'plain': whole, 'ours': lambda image=image: denoise(image)}, max(rounds // 3, 2), device)
             row['megapixels_a_second'] = height * width / 1e6 / row['ours_seconds']
             rows[f'{width}x{height}'] = row
+        if device.type == 'cpu':
+            rows['onnxruntime 1024x1024'] = time_onnx(weights, state, rounds)
         rows.update(measure_memory(weights, str(device)))
     return rows
+
+
+def time_onnx(weights: Path, state: dict[str, torch.Tensor], rounds: int) -> dict[str, float]:
+    """The exported student in onnxruntime, a whole image in float32."""
+    import onnxruntime
+
+    from basicsr_sassid.inference.export import export_onnx
+    path = weights.with_suffix('.onnx')
+    export_onnx(weights, path)
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    x = torch.rand(1, 3, 1024, 1024)
+
+    def whole() -> torch.Tensor:
+        with torch.no_grad():
+            return plain.unet(state, x * 255)
+
+    def exported() -> np.ndarray:
+        return session.run(None, {'lq': x.numpy()})[0]
+    row = compared({'plain': whole, 'ours': exported}, max(rounds // 3, 2), torch.device('cpu'))
+    row['megapixels_a_second'] = 1.048576 / row['ours_seconds']
+    row['largest_difference'] = float(np.abs(exported() * 255 - whole().numpy()).max())
+    return row
 
 
 _MEMORY = '''
