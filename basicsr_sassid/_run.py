@@ -65,10 +65,18 @@ def start_logging(opt: dict, log_file: Path) -> logging.Logger:
     return logger
 
 
+def sorted_dataset(dataset: object) -> object:
+    """BasicSR lists folders in the order of the disk; sort, so that a seed means the same everywhere."""
+    paths = getattr(dataset, 'paths', None)
+    if isinstance(paths, list):
+        paths.sort(key=lambda entry: entry.get('lq_path', '') if isinstance(entry, dict) else entry)
+    return dataset
+
+
 def build_eval_loader(block: dict) -> DataLoader:
     """Image by image, in order. Raises UserError if there is none."""
     try:
-        dataset = build_dataset(block)
+        dataset = sorted_dataset(build_dataset(block))
     except AssertionError as error:  # BasicSR's complaint about pairs that do not match
         raise UserError(f'datasets {block["name"]}: {error}') from error
     if len(dataset) == 0:

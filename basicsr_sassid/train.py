@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader, Dataset
 from basicsr_sassid._checks import UserError
 from basicsr_sassid._files import make_folder
 from basicsr_sassid._options import add_arguments, complete_options, read_options
-from basicsr_sassid._run import build_eval_loader, on_error, start_logging, start_processes
+from basicsr_sassid._run import build_eval_loader, on_error, sorted_dataset, start_logging, start_processes
 from basicsr_sassid.data.draw_util import RunSampler, SeededDataset
 
 
@@ -199,14 +199,6 @@ def seed_everything(seed: int, iteration: int, rank: int) -> None:
     random.seed(value)
     np.random.seed(value)
     torch.manual_seed(value)
-
-
-def sorted_dataset(dataset: object) -> object:
-    """BasicSR lists folders in the order of the disk; sort, so that a seed means the same everywhere."""
-    paths = getattr(dataset, 'paths', None)
-    if isinstance(paths, list):
-        paths.sort(key=lambda entry: entry.get('lq_path', '') if isinstance(entry, dict) else entry)
-    return dataset
 
 
 @on_error

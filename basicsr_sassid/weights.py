@@ -49,7 +49,10 @@ def state_dict_of(content: dict, path: str | os.PathLike, key: str | None = None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f'{path} holds no weights (a state dict of tensors); found the keys '
                         f'{", ".join(map(str, list(state)[:5]))}')
-    return from_official(state)
+    try:
+        return from_official(state)
+    except ValueError as error:
+        raise UserError(f'{path} is damaged or no checkpoint of the authors: {error}') from error
 
 
 def load_weights(net: nn.Module, path: str | os.PathLike, key: str | None = None, strict: bool = True) -> None:

@@ -177,3 +177,17 @@ def test_load_weights_names_what_does_not_fit(tmp_path):
 def test_our_names_are_in_the_registry_once():
     import basicsr_sassid  # noqa: F401  a second import must not register twice
     assert {'BNN', 'LAN', 'DenoisingUNet'} <= set(ARCH_REGISTRY.keys())
+
+
+def test_an_official_file_whose_twins_differ_is_one_paragraph(tmp_path):
+    state = plain.random_state(plain.official_unet_shapes(4, bnn=True))
+    state['output_conv.weight'] = state['output_conv.weight'] + 1
+    torch.save(state, tmp_path / 'BNN.pth')
+    with pytest.raises(UserError, match=r'BNN.pth is damaged .*output_block.4.weight and its twin in output_conv'):
+        load_weights(build_network({'type': 'BNN', 'dim': 4}), tmp_path / 'BNN.pth')
+
+
+@pytest.mark.parametrize('size', [2, 0, 3.0, '3'])
+def test_lan_wants_an_odd_number(size):
+    with pytest.raises(ValueError, match='receptive_size: expected an odd number'):
+        build_network({'type': 'LAN', 'receptive_size': size})
