@@ -34,6 +34,12 @@ def build_parser() -> argparse.ArgumentParser:
     denoise.add_argument('--precision', default='auto', help='auto (default): bf16 where the hardware has it; or fp32, '
                          'bf16, fp16')
 
+    noise = commands.add_parser('noise', help='measure the noise of photographs, recommend a blind size',
+                                description='Measure noise from the noisy photographs alone: its level for each '
+                                'channel and intensity, how far it is correlated, and the blind_size that follows.')
+    noise.add_argument('photos', nargs='+', help='image files or folders (searched below)')
+    noise.add_argument('-o', '--output', metavar='FIGURE.png', help='draw the correlation and the levels')
+
     export = commands.add_parser('export', help='write a trained network for other programs',
                                  description='Write a trained network for other programs.')
     export.add_argument('--weights', required=True, metavar='net_g.pth')
@@ -56,8 +62,8 @@ def _add_option_flags(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     from basicsr_sassid._run import on_error  # after parsing: torch takes seconds to import
-    on_error({'train': _train, 'test': _test, 'prepare': _prepare, 'denoise': _denoise, 'export': _export,
-              'demo': _demo}[args.command])(args)
+    on_error({'train': _train, 'test': _test, 'prepare': _prepare, 'denoise': _denoise, 'noise': _noise,
+              'export': _export, 'demo': _demo}[args.command])(args)
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -87,6 +93,18 @@ def _denoise(args: argparse.Namespace) -> None:
         print(f'not denoised: {file}: {reason}', file=sys.stderr)
     if failed:
         sys.exit(1)
+
+
+def _noise(args: argparse.Namespace) -> None:
+    from basicsr_sassid.noise.files import describe, measure_files
+    noise, failed = measure_files(args.photos)
+    print(describe(noise))
+    if args.output:
+        from basicsr_sassid.noise.figure import draw
+        draw(noise, args.output)
+        print(f'\nFigure: {args.output}')
+    for file, reason in failed.items():
+        print(f'not measured: {file}: {reason}', file=sys.stderr)
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -6,22 +6,15 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from basicsr_sassid.archs.symmetry_util import over_symmetries
+from basicsr_sassid.archs.symmetry_util import SYMMETRIES, over_symmetries, turned, turned_back
 
 
-def spread(side: int, window: int) -> list[tuple[int, int, int]]:
-    """Windows over a line of ``side`` pixels, at least half a window of overlap between neighbours.
-
-    Returns:
-        (start, first, last) each: the window's start, and the pixels of the line whose nearest centre is its own:
-        a quarter of a window or more from its ends, but at the ends of the line.
-    """
+def spread(side: int, window: int) -> list[int]:
+    """Starts of windows over a line of ``side`` pixels, at least half a window of overlap between neighbours."""
     if side <= window:
-        return [(0, 0, side)]
+        return [0]
     count = -(-(side - window) // max(window // 2, 1)) + 1
-    starts = [round(number * (side - window) / (count - 1)) for number in range(count)]
-    cuts = [0, *((left + right + window) // 2 for left, right in zip(starts, starts[1:])), side]
-    return list(zip(starts, cuts, cuts[1:]))
+    return [round(number * (side - window) / (count - 1)) for number in range(count)]
 
 
 def asked_pixels(size: tuple[int, int], window: int) -> int:
@@ -34,29 +27,46 @@ def asked_pixels(size: tuple[int, int], window: int) -> int:
 def ask(net: nn.Module, image: Tensor, window: int, ensemble: bool = False, batch_size: int = 8) -> Tensor:
     """The teacher's answer on a whole image, from windows of the training's patch size.
 
-    Within a window all is as in training; no pixel is nearer than a quarter of a window to the edge of the one that
-    answers for it, except at the edge of the image: no patch sees a zero border where the image goes on.
+    Within a window all is as in training. Where windows overlap, nearly everywhere four of them, their answers are
+    averaged, the less the nearer to a window's edge; each window is turned or flipped another way. So the answer is,
+    as over the draws of a training that asks at every step, a mean over places and symmetries; and no patch sees a
+    zero border where the image goes on.
 
     Args:
         net: image to image of the same size, in eval.
         image: (C, H, W), in the units of net, on its device.
         window: side of the windows in pixels; a smaller image is one window.
-        ensemble: mean of the answers on the eight flips and turns.
+        ensemble: each window in all eight symmetries.
         batch_size: windows at a time.
 
     Returns:
         (C', H, W), float32.
     """
-    rows, columns = (spread(side, window) for side in image.shape[-2:])
-    places = list(product(rows, columns))
-    result = None
-    for first in range(0, len(places), batch_size):
-        batch = places[first:first + batch_size]
-        views = torch.stack([image[:, top:top + window, left:left + window] for (top, *_), (left, *_) in batch])
-        answers = (over_symmetries(net, views) if ensemble
-                   else net(views.contiguous(memory_format=torch.channels_last)).float())
-        if result is None:
-            result = answers.new_empty(answers.shape[1], *image.shape[-2:])
-        for answer, ((top, y0, y1), (left, x0, x1)) in zip(answers, batch):
-            result[:, y0:y1, x0:x1] = answer[:, y0 - top:y1 - top, x0 - left:x1 - left]
-    return result
+    height, width = (min(side, window) for side in image.shape[-2:])
+    places = list(product(*(enumerate(spread(side, window)) for side in image.shape[-2:])))
+    weight = _tent(height, image.device)[:, None] * _tent(width, image.device)
+    total, weights = 0., image.new_zeros(image.shape[-2:])
+    # neighbours, above and beside, differ; a batch holds one symmetry, as height and width may differ
+    groups = [[(top, left) for (row, top), (column, left) in places if (3 * row + column) % len(SYMMETRIES) == number]
+              for number in range(len(SYMMETRIES))]
+    for symmetry, group in zip(SYMMETRIES, groups):
+        for first in range(0, len(group), batch_size):
+            batch = group[first:first + batch_size]
+            views = torch.stack([image[:, top:top + window, left:left + window] for top, left in batch])
+            if ensemble:
+                answers = over_symmetries(net, views)
+            else:
+                view = turned(views, *symmetry).contiguous(memory_format=torch.channels_last)
+                answers = turned_back(net(view).float(), *symmetry)
+            if isinstance(total, float):
+                total = answers.new_zeros(answers.shape[1], *image.shape[-2:])
+            for answer, (top, left) in zip(answers, batch):
+                total[:, top:top + height, left:left + width] += answer * weight
+                weights[top:top + height, left:left + width] += weight
+    return total / weights
+
+
+def _tent(side: int, device: torch.device) -> Tensor:
+    """1, 2, ... side / 2 ... 2, 1: no weight is zero, for the edge of an image is in one window alone."""
+    distance = torch.arange(1, side + 1, device=device)
+    return torch.minimum(distance, distance.flip(0)).float()

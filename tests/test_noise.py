@@ -1,0 +1,127 @@
+"""The noise of photographs, told from the noisy ones alone: known truth first, then real photographs."""
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+
+from basicsr_sassid import estimate_noise
+from basicsr_sassid._checks import UserError
+from basicsr_sassid.cli import main as cli
+from basicsr_sassid.data.image_util import Photo, write_photo
+from basicsr_sassid.noise.estimate import MAX_LAG
+
+from conftest import REAL_DATA
+
+
+def noisy_photographs(reach: int, seed: int, sigma: float = 15.) -> list[np.ndarray]:
+    """Real scenes with noise that is correlated over ``reach`` x ``reach`` pixels, and no further."""
+    rng = np.random.default_rng(seed)
+    width = (reach + 1) // 2  # two boxes of this width meet within reach // 2 pixels
+    images = []
+    for photograph in (skimage.data.astronaut(), skimage.data.chelsea(), skimage.data.coffee()):
+        scene = cv2.resize(photograph, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC).astype(np.float32)
+        noise = cv2.filter2D(rng.normal(0, 1, scene.shape).astype(np.float32), -1,
+                             np.full((width, width), 1 / width, np.float32))
+        images.append((0.8 * scene + 25 + sigma * noise).clip(0, 255).astype(np.uint8))
+    return images
+
+
+@pytest.mark.parametrize('reach', [1, 3, 5, 7, 9])
+def test_the_reach_of_the_correlation_is_told_within_one_step(reach):
+    for seed in range(10):
+        noise = estimate_noise(noisy_photographs(reach, seed))
+        assert abs(noise.blind_size() - reach) <= 2, f'seed {seed}'
+        assert noise.sigma == pytest.approx([15, 15, 15], rel=0.08)
+
+
+def test_correlation_of_a_box_is_its_triangle():
+    noise = estimate_noise(noisy_photographs(5, 0))  # boxes of 3: 1, 2/3, 1/3, 0
+    row = noise.correlation[MAX_LAG, MAX_LAG:]
+    assert row[:4] == pytest.approx([1, 2 / 3, 1 / 3, 0], abs=0.05)
+    np.testing.assert_allclose(noise.correlation, noise.correlation[::-1, ::-1])
+
+
+def test_channels_that_share_their_noise_are_told():
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0, 10, (256, 256, 1))
+    own = rng.normal(0, 10, (256, 256, 3))
+    noise = estimate_noise([(128 + shared + own).clip(0, 255).astype(np.uint8)])
+    assert noise.cross_channel[[0, 1, 0], [1, 2, 2]] == pytest.approx([0.5] * 3, abs=0.03)
+    assert np.diag(noise.cross_channel) == pytest.approx([1, 1, 1])
+
+
+def test_a_level_that_grows_with_intensity_is_a_line():
+    rng = np.random.default_rng(0)
+    ramp = np.tile(np.linspace(20, 235, 1024), (512, 1))[..., None].repeat(3, 2)
+    noisy = ramp + rng.normal(0, 1, ramp.shape) * np.sqrt(0.5 * ramp + 20)
+    noise = estimate_noise([noisy / 255])
+    for name in 'RGB':
+        # the fifth with the least variance is all dark: more of them are needed for the whole line
+        points = noise.levels[name]
+        assert points[:, 1] ** 2 == pytest.approx(0.5 * points[:, 0] + 20, rel=0.15)
+
+
+@pytest.mark.parametrize('convert', [lambda x: x, lambda x: x.astype(np.uint16) * 257, lambda x: x / 255.])
+def test_units_are_grey_levels_whatever_the_type(convert):
+    image = noisy_photographs(1, 0)[0]
+    assert estimate_noise([convert(image)]).sigma == pytest.approx(estimate_noise([image]).sigma, rel=1e-4)
+
+
+def test_grey_is_colour_with_equal_channels():
+    image = noisy_photographs(3, 0)[0][..., 0]
+    noise = estimate_noise([image])
+    assert noise.sigma[0] == noise.sigma[2] and noise.cross_channel == pytest.approx(np.ones((3, 3)))
+
+
+def test_what_cannot_be_measured_is_said():
+    with pytest.raises(UserError, match='noise: no square of 32x32 pixels that is not black or white'):
+        estimate_noise([np.zeros((64, 64, 3), np.uint8)])
+    with pytest.raises(UserError, match='nothing to measure'):
+        estimate_noise([])
+    with pytest.raises(UserError, match=r'32 pixels a side or more, got \(20, 64, 3\)'):
+        estimate_noise([np.zeros((20, 64, 3), np.uint8)])
+
+
+def test_the_command_prints_and_draws(tmp_path, capsys):
+    for number, image in enumerate(noisy_photographs(5, 0)):
+        write_photo(Photo(image), tmp_path / 'photos' / f'{number}.png')
+    (tmp_path / 'photos' / 'broken.png').write_bytes(b'no image')
+    cli(['noise', str(tmp_path / 'photos'), '-o', str(tmp_path / 'noise.png')])
+    out, err = capsys.readouterr()
+    assert 'Recommended: network_bnn.blind_size: 5' in out and 'broken.png' in err
+    figure = cv2.imread(str(tmp_path / 'noise.png'))
+    assert figure.shape[0] > 400 and figure.std() > 20
+
+
+def test_almost_no_noise_is_said(tmp_path, capsys):
+    scene = cv2.GaussianBlur(cv2.resize(skimage.data.coffee(), None, fx=3, fy=3), (0, 0), 6)
+    write_photo(Photo(scene), tmp_path / 'clean.png')
+    cli(['noise', str(tmp_path)])
+    assert 'almost no noise' in capsys.readouterr().out
+
+
+def test_smartphone_noise_is_told_as_with_the_clean_side(real_pairs):
+    noisy = [cv2.imread(str(path))[..., ::-1] for path in sorted(real_pairs[0].glob('*.png'))]
+    clean = [cv2.imread(str(path))[..., ::-1] for path in sorted(real_pairs[1].glob('*.png'))]
+    covariance = np.zeros((2 * MAX_LAG + 1, 2 * MAX_LAG + 1))
+    for image, reference in zip(noisy, clean):
+        error = image.astype(np.float64) - reference
+        error = (error - error.mean(axis=(0, 1))).transpose(2, 0, 1)
+        power = np.abs(np.fft.fft2(error, (512, 512))) ** 2  # padded: no wrap
+        whole = np.fft.fftshift(np.fft.ifft2(power.sum(axis=0)).real)
+        covariance += whole[256 - MAX_LAG:257 + MAX_LAG, 256 - MAX_LAG:257 + MAX_LAG]
+    truth = covariance / covariance[MAX_LAG, MAX_LAG]
+    assert truth[MAX_LAG, MAX_LAG + 1] == pytest.approx(0.455, abs=0.01)
+    assert np.abs(estimate_noise(noisy).correlation - truth).max() < 0.05
+
+
+def test_dslr_jpeg_noise_reaches_further_than_smartphone_noise():
+    folders = [REAL_DATA / name / 'noisy' for name in ('sidd_val', 'polyu')]
+    if not all(folder.is_dir() for folder in folders):
+        pytest.skip(f'the real photographs are not here: {REAL_DATA} (set SASSID_TEST_DATA)')
+    phone, dslr = (estimate_noise(cv2.imread(str(path)) for path in sorted(folder.iterdir())[::3])
+                   for folder in folders)
+    assert dslr.blind_size() > phone.blind_size()
+    assert dslr.sigma.max() < 6 < phone.sigma.max()
