@@ -15,9 +15,10 @@ setup(
     python_requires='>=3.10,<3.13',  # basicsr 1.4.2 does not build on 3.13
     packages=[*find_packages(include=['basicsr_sassid*']), 'basicsr_sassid.options.sassid'],
     package_dir={'basicsr_sassid.options.sassid': 'options/sassid'},
-    package_data={'basicsr_sassid.options.sassid': ['*.yml']},
+    package_data={'basicsr_sassid.clean': ['report.html'], 'basicsr_sassid.options.sassid': ['*.yml']},
     install_requires=['basicsr==1.4.2', 'torch>=2.6', 'torchvision', 'mmcv-lite>=2.1', 'mmengine', 'lmdb',
-                      'numpy', 'opencv-python>=4.12', 'pillow>=10.1', 'pyyaml', 'scikit-image', 'tifffile', 'tqdm'],
+                      'numpy', 'opencv-python>=4.12', 'pillow>=10.1', 'pyyaml', 'safetensors',
+                      'scikit-image', 'scipy', 'jinja2', 'tifffile', 'tqdm'],
     extras_require={'test': TEST, 'bench': ONNX, 'onnx': ONNX[:2], 'dev': ['ruff', *TEST]},
     entry_points={'console_scripts': ['sassid=basicsr_sassid.cli:main']},
 )

@@ -32,7 +32,7 @@ def _share_lmdb_environments() -> None:
     from basicsr.utils.file_client import FileClient, LmdbBackend
 
     class SharedLmdbBackend(LmdbBackend):
-        _open: dict[tuple[int, str], lmdb.Environment] = {}
+        _open: dict[tuple[str, int], lmdb.Environment] = {}
 
         def __init__(self, db_paths, client_keys='default', readonly=True, lock=False, readahead=False, **kwargs):
             db_paths = db_paths if isinstance(db_paths, list) else [db_paths]
@@ -40,7 +40,8 @@ def _share_lmdb_environments() -> None:
             self.db_paths = [str(path) for path in db_paths]
             self._client = {}
             for client, path in zip(client_keys, self.db_paths, strict=True):
-                key = os.getpid(), os.path.realpath(path)  # a forked worker needs an environment of its own
+                # a forked worker reads through the map that it inherits
+                key = os.path.realpath(path), os.stat(os.path.join(path, 'data.mdb')).st_ino
                 if key not in self._open:
                     self._open[key] = lmdb.open(path, readonly=readonly, lock=lock, readahead=readahead, **kwargs)
                 self._client[client] = self._open[key]

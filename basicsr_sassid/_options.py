@@ -49,6 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='change or add options: train:ema_decay=0.999; values are read as YAML')
 
 
+def options_file(name: str) -> Path:
+    """A file of options/, in the clone or in the installed package."""
+    here = Path(__file__).parent
+    for folder in (here.parent / 'options', here / 'options'):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f'options/{name} is not beside the package; run from a clone or reinstall')
+
+
 def read_options(path: str | os.PathLike, force_yml: list[str] = ()) -> dict:
     """An option file as plain dicts, with ``a:b=value`` changes applied. Raises UserError."""
     path = existing(path, '-opt')

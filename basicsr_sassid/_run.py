@@ -55,14 +55,30 @@ def start_processes(launcher: str, dist_params: dict) -> Iterator[None]:
 
 def start_logging(opt: dict, log_file: Path) -> logging.Logger:
     """BasicSR's logger with a file of this run's own, also when an earlier run in this process had one."""
+    logger = _closed_logger()
+    initialized_logger.pop('basicsr', None)
+    logger = get_root_logger(log_level=logging.INFO, log_file=str(log_file) if opt['rank'] == 0 else None)
+    for handler in list(logger.handlers):
+        if opt.get('quiet') and not isinstance(handler, logging.FileHandler):
+            logger.removeHandler(handler)
+    logger.info(get_env_info())
+    return logger
+
+
+def _closed_logger() -> logging.Logger:
     logger = logging.getLogger('basicsr')
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-    initialized_logger.pop('basicsr', None)
-    logger = get_root_logger(log_level=logging.INFO, log_file=str(log_file) if opt['rank'] == 0 else None)
-    logger.info(get_env_info())
     return logger
+
+
+def silence() -> None:
+    """BasicSR's logger says nothing until :func:`start_logging`."""
+    logger = _closed_logger()
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    initialized_logger['basicsr'] = True
 
 
 def sorted_dataset(dataset: object) -> object:
@@ -84,8 +100,9 @@ def build_eval_loader(block: dict) -> DataLoader:
     return DataLoader(dataset, batch_size=1)
 
 
-def on_error(function: Callable) -> Callable:
-    """Print what the user can mend as one paragraph, without a traceback; exit 2. Ctrl-C: exit 130."""
+def on_error(function: Callable, interrupted: str = 'a training goes on from its last state with --auto_resume'
+             ) -> Callable:
+    """Print what the user can mend as one paragraph, without a traceback; exit 2. Ctrl-C: ``interrupted``, exit 130."""
     @functools.wraps(function)
     def wrapper(*args: object, **kwargs: object) -> object:
         try:
@@ -93,7 +110,7 @@ def on_error(function: Callable) -> Callable:
         except UserError as error:
             sys.exit(_say(f'error: {error}', 2))
         except KeyboardInterrupt:
-            sys.exit(_say('\nstopped; a training goes on from its last state with --auto_resume', 130))
+            sys.exit(_say(f'\nstopped; {interrupted}', 130))
     return wrapper
 
 

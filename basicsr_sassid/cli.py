@@ -34,6 +34,25 @@ def build_parser() -> argparse.ArgumentParser:
     denoise.add_argument('--precision', default='auto', help='auto (default): bf16 where the hardware has it; or fp32, '
                          'bf16, fp16')
 
+    clean = commands.add_parser('clean', help='denoise a folder of noisy photographs, learning from them alone',
+                                description='Measure the noise of photographs, train on them alone, denoise them, and '
+                                'show what was done in OUT/report.html. Stopped at any moment (Ctrl-C), the same '
+                                'command goes on.')
+    clean.add_argument('photos', nargs='+', help='image files or folders (searched below)')
+    clean.add_argument('-o', '--output', required=True, metavar='OUT', help='folder')
+    budget = clean.add_mutually_exclusive_group()
+    budget.add_argument('--effort', choices=['instant', 'quick', 'normal', 'best'], default='normal',
+                        help='training: none (seconds), 5, 20 (default) or 90 minutes')
+    budget.add_argument('--minutes', type=float, help='of training, in place of --effort')
+    clean.add_argument('--weights', metavar='student.safetensors', help='of an earlier run: skips the training')
+    clean.add_argument('--save-weights', metavar='FILE', help='keep the student, .safetensors or .pth, for the next '
+                       'photographs')
+    clean.add_argument('--device', default='auto', help='auto (default), cpu, cuda, mps ...')
+    clean.add_argument('--blind-size', default='auto', metavar='K', help='auto (default): as measured; or odd')
+    clean.add_argument('--strength', type=float, default=1., help='0 to 1: how much of the noise goes (default 1)')
+    clean.add_argument('--chroma', type=float, help='the same for colour noise alone (default: as --strength)')
+    clean.add_argument('--seed', type=int, default=0, help='of the training (default 0)')
+
     noise = commands.add_parser('noise', help='measure the noise of photographs, recommend a blind size',
                                 description='Measure noise from the noisy photographs alone: its level for each '
                                 'channel and intensity, how far it is correlated, and the blind_size that follows.')
@@ -62,8 +81,12 @@ def _add_option_flags(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     from basicsr_sassid._run import on_error  # after parsing: torch takes seconds to import
-    on_error({'train': _train, 'test': _test, 'prepare': _prepare, 'denoise': _denoise, 'noise': _noise,
-              'export': _export, 'demo': _demo}[args.command])(args)
+    command = {'train': _train, 'test': _test, 'prepare': _prepare, 'denoise': _denoise, 'clean': _clean,
+              'noise': _noise,               'export': _export, 'demo': _demo}[args.command]
+    if args.command == 'clean':
+        on_error(command, 'the same command goes on from here')(args)
+    else:
+        on_error(command)(args)
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -95,15 +118,32 @@ def _denoise(args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def _clean(args: argparse.Namespace) -> None:
+    from basicsr_sassid.clean import clean_photos
+    blind_size = args.blind_size if args.blind_size == 'auto' else _whole_number(args.blind_size, '--blind-size')
+    failed = clean_photos(args.photos, args.output, args.effort, args.minutes, args.weights, args.save_weights,
+                          args.device, blind_size, args.strength, args.chroma, args.seed)
+    if failed:
+        sys.exit(1)
+
+
+def _whole_number(text: str, where: str) -> int:
+    from basicsr_sassid._checks import UserError
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UserError(f'{where}: expected auto or a number, got {text!r}') from error
+
+
 def _noise(args: argparse.Namespace) -> None:
-    from basicsr_sassid.noise.files import describe, measure_files
-    noise, failed = measure_files(args.photos)
-    print(describe(noise))
+    from basicsr_sassid.noise.survey import describe, survey_files
+    found = survey_files(args.photos)
+    print(describe(found))
     if args.output:
         from basicsr_sassid.noise.figure import draw
-        draw(noise, args.output)
+        draw(found.noise, args.output)
         print(f'\nFigure: {args.output}')
-    for file, reason in failed.items():
+    for file, reason in found.failed.items():
         print(f'not measured: {file}: {reason}', file=sys.stderr)
 
 

@@ -16,7 +16,7 @@ from basicsr.metrics import calculate_psnr, calculate_ssim
 from PIL import Image, ImageDraw, ImageFont
 
 from basicsr_sassid._checks import UserError, existing
-from basicsr_sassid._options import complete_options, read_options
+from basicsr_sassid._options import complete_options, options_file, read_options
 from basicsr_sassid.data.camera_noise import simulate_camera
 from basicsr_sassid.data.image_util import Photo, list_images, read_photo, write_photo
 from basicsr_sassid.data.prepare.folder import prepare_folder
@@ -73,15 +73,6 @@ def run_demo(output: str | os.PathLike, noisy: str | None = None, clean: str | N
     print(f'\nPicture: {output / "comparison.png"}\nDenoise other photographs with this noise:\n'
           f'  sassid denoise PHOTOS -o OUT --weights {models / "net_g_latest.pth"}')
     return table
-
-
-def options_file(name: str) -> Path:
-    """A file of options/, in the clone or in the installed package."""
-    here = Path(__file__).parent
-    for folder in (here.parent / 'options', here / 'options'):
-        if (folder / name).is_file():
-            return folder / name
-    raise UserError(f'options/{name} is not beside the package; run from a clone or reinstall')
 
 
 def _simulate(folder: Path) -> tuple[Path, Path]:

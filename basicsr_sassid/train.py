@@ -18,7 +18,7 @@ import argparse
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -36,9 +36,16 @@ from basicsr_sassid._options import add_arguments, complete_options, read_option
 from basicsr_sassid._run import build_eval_loader, on_error, sorted_dataset, start_logging, start_processes
 from basicsr_sassid.data.draw_util import RunSampler, SeededDataset
 
+Watch = Callable[[BaseModel, int], bool | None]
 
-def train(opt: dict, opt_file: str | None = None) -> BaseModel:
-    """Train as ``opt`` (from complete_options) says. Returns the model; files are in opt['path']."""
+
+def train(opt: dict, opt_file: str | None = None, watch: Watch | None = None) -> BaseModel:
+    """Train as ``opt`` (from complete_options) says. Returns the model; files are in opt['path'].
+
+    ``watch(model, current_iter)`` is called after every iteration, when what is due has been saved; when it returns
+    True the training ends there. With it nothing is printed: the log is in its file.
+    """
+    opt['quiet'] = watch is not None
     torch.backends.cudnn.benchmark = True
     seed_everything(opt['manual_seed'], 0, opt['rank'])
     state = load_resume_state(opt)
@@ -86,6 +93,8 @@ def train(opt: dict, opt_file: str | None = None) -> BaseModel:
         # after the validation, so that the state knows the best figures so far
         if current_iter % opt['logger']['save_checkpoint_freq'] == 0 or current_iter in stage_ends:
             save(model, epoch, current_iter)
+        if watch and watch(model, current_iter):
+            return model
         data_timer.start()
         iter_timer.start()
     save(model, -1, -1)

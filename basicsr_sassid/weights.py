@@ -1,15 +1,21 @@
 """Networks from option blocks, and weights from files: ours, BasicSR's, the authors'."""
 from __future__ import annotations
 
+import json
 import os
 import pickle
+from pathlib import Path
+from typing import Any
 
 import torch
 from basicsr.archs import build_network as _build_network
 from basicsr.utils.registry import ARCH_REGISTRY
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from basicsr_sassid._checks import UserError, check_registered, existing
+from basicsr_sassid._files import written_whole
 from basicsr_sassid.archs.official_util import describe_state, from_official
 
 
@@ -27,6 +33,8 @@ def build_network(block: dict | None, where: str) -> nn.Module:
 def read_weights(path: str | os.PathLike) -> dict:
     """What a weights file holds, on the CPU. Raises UserError if it is missing, damaged or no weights file."""
     path = existing(path, 'weights')
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path)
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, KeyError, ValueError) as error:
@@ -34,6 +42,27 @@ def read_weights(path: str | os.PathLike) -> dict:
     if not isinstance(content, dict):
         raise UserError(f'{path} is no file of weights: it holds a {type(content).__name__}')
     return content
+
+
+def _read_safetensors(path: Path) -> dict:
+    try:
+        with safe_open(path, 'pt') as file:
+            card, params = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        settings = {key: json.loads(card[key]) for key in ('network', 'img_range') if key in card}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f'{path} is no file of weights, or damaged: {str(error).splitlines()[0]}') from error
+    return {'params': params, **settings}
+
+
+def write_safetensors(state: dict[str, Tensor], card: dict[str, Any], path: str | os.PathLike) -> None:
+    """Write weights with a model card, each value of it as JSON, into the file's metadata.
+
+    ``card`` holds ``network`` and ``img_range``, from which :class:`Denoiser` builds the network, and what else is to
+    be known. Raises UserError if it can't be written.
+    """
+    with written_whole(path) as partial:
+        save_file({name: value.contiguous() for name, value in state.items()}, partial,
+                  {key: json.dumps(value) for key, value in card.items()})
 
 
 def state_dict_of(content: dict, path: str | os.PathLike, key: str | None = None) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ off, three seeds; the teachers are the same, where the path is not theirs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import json
 import math
@@ -152,6 +153,7 @@ def compare(key: str, database: Path, folder: Path, pairs: Pairs, scale: float, 
             opt = copy.deepcopy(base)
             opt['name'] = f'{key}_{value}_{seed}'
             opt['train'][key] = value
+            opt['logger']['save_checkpoint_freq'] = max(opt['train']['stages']['unet']['iter'] // 10, 1)
             if bnn and key == 'teacher_cache':  # the BNN does not know of it: the same for both
                 opt['train']['stages']['bnn']['iter'] = 0
                 opt['path'] = {'pretrain_network_bnn': str(bnn)}
@@ -174,8 +176,9 @@ def main() -> None:
     parser.add_argument('--scale', type=float, default=0.1, help="of train_cpu.yml's iterations, for --compare")
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('-o', '--output', help='JSON file for the figures')
+    parser.add_argument('--keep', metavar='FOLDER', help='leave the trainings and their checkpoints there')
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    with contextlib.nullcontext(args.keep) if args.keep else tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         simulated = args.noisy is None
         noisy, clean = demo._simulate(folder / 'photographs') if simulated else (Path(args.noisy), Path(args.clean))

@@ -19,6 +19,10 @@ from basicsr_sassid._checks import UserError
 from basicsr_sassid._files import written_whole
 
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp')
+_RAW = ('.3fr', '.arw', '.cr2', '.cr3', '.crw', '.dng', '.erf', '.fff', '.iiq', '.kdc', '.mef', '.mos', '.mrw', '.nef',
+        '.nrw', '.orf', '.pef', '.raf', '.raw', '.rw2', '.rwl', '.sr2', '.srf', '.srw', '.x3f')
+_VIDEO = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.mts', '.webm', '.wmv')
+_OTHER = ('.avif', '.exr', '.gif', '.heic', '.heif', '.hdr', '.jp2', '.jxl', '.psd', '.xcf')
 _COLOUR_MODES = {'1': 'L', 'L': 'L', 'LA': 'LA', 'P': 'RGBA', 'PA': 'RGBA', 'RGB': 'RGB', 'RGBA': 'RGBA',
                  'YCbCr': 'RGB'}
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # how the files begin
@@ -58,8 +62,35 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
                   and not any(part.startswith('.') for part in path.relative_to(folder).parts))
 
 
+def list_foreign(folder: str | os.PathLike) -> dict[str, str]:
+    """The RAW files, videos and other pictures below ``folder`` that are not read here, with what to do."""
+    files = (path for path in Path(folder).rglob('*') if path.is_file() and not path.name.startswith('.'))
+    return {str(path): hint for path in sorted(files) if (hint := _how_to_convert(path))}
+
+
+def _how_to_convert(path: Path) -> str | None:
+    suffix = path.suffix.lower()
+    if suffix in _RAW:
+        return f'{path} is a RAW file. Develop it to a 16-bit TIFF first, without noise reduction (darktable-cli ' \
+               f'{path.name} {path.stem}.tif).'
+    if suffix in _VIDEO:
+        return f'{path} is a video. Give its frames (ffmpeg -i {path.name} frames/%05d.png).'
+    if suffix in _OTHER:
+        return f'{path} is of a format that is not read here. Convert it to PNG or TIFF (magick {path.name} ' \
+               f'{path.stem}.png).'
+    return None
+
+
+def _refuse_foreign(path: str | os.PathLike) -> None:
+    """A RAW file can look like a TIFF: its thumbnail would be read for the photograph."""
+    hint = _how_to_convert(Path(path))
+    if hint:
+        raise UserError(hint)
+
+
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
     """(height, width) from the file's header. Raises UserError if it is no readable image."""
+    _refuse_foreign(path)
     try:
         if Path(path).suffix.lower() in ('.tif', '.tiff'):
             with tifffile.TiffFile(path) as tiff:
@@ -72,6 +103,7 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
 
 def read_photo(path: str | os.PathLike) -> Photo:
     """Read an image file. Raises UserError if it is missing, damaged, cut off or of a kind not known here."""
+    _refuse_foreign(path)
     try:
         content = Path(path).read_bytes()
     except OSError as error:

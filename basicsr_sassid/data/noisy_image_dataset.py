@@ -18,7 +18,7 @@ from basicsr_sassid.data.image_util import decode_photo, image_size, list_images
 from basicsr_sassid.data.teacher_cache import TeacherCache, unpack
 
 _KEYS = ('name', 'type', 'dataroot_lq', 'io_backend', 'patch_size', 'use_hflip', 'use_rot', 'phase', 'scale',
-         'num_worker_per_gpu', 'batch_size_per_gpu', 'pin_memory')
+         'num_worker_per_gpu', 'batch_size_per_gpu', 'pin_memory', 'hold_out')
 _META_LINE = re.compile(r'(?P<file>.+) \((?P<h>\d+),(?P<w>\d+),(?P<c>\d+)\) (?P<compress>\d+)')
 
 
@@ -31,6 +31,8 @@ class NoisyImageDataset(Dataset):
             ``dataroot_lq``: folder, or ``*.lmdb``;
             ``io_backend``: ``{type: disk}`` or ``{type: lmdb}``; by default what dataroot_lq looks like;
             ``patch_size``: side of the square crop in pixels, in phase ``train`` only; all images must be as large;
+            ``hold_out``: every n-th image is left out in phase ``train``, and other phases give these alone; 0,
+            the default: all images in every phase;
             ``use_hflip``, ``use_rot``: flip; flip and turn: together the eight symmetries of the square, default True.
 
     A sample is ``{'lq': (3, H, W) float32 RGB in [0, 1], 'lq_path': str}``: grey is repeated, alpha left out, 16 bits
@@ -55,6 +57,7 @@ class NoisyImageDataset(Dataset):
         check_choice(backend, ('disk', 'lmdb'), f'{where}.io_backend.type')
         self.is_lmdb = backend == 'lmdb'
         self.paths, self.sizes = self._read_meta() if self.is_lmdb else self._scan_folder()
+        self._hold_out(opt.get('hold_out', 0), where)
         self.patch_size = None
         if opt.get('phase') == 'train':
             self.patch_size = opt.get('patch_size')
@@ -67,6 +70,16 @@ class NoisyImageDataset(Dataset):
                                     'take that image out.')
         self.teachers: dict[str, TeacherCache] = {}
         self._file_client = None  # opened on first use, by each worker for itself
+
+    def _hold_out(self, every: int, where: str) -> None:
+        if not isinstance(every, int) or every < 0 or every == 1:
+            raise UserError(f'{where}.hold_out: expected 0 or a number >= 2, got {every!r}')
+        if every:
+            train = self.opt.get('phase') == 'train'
+            kept = [index for index in range(len(self.paths)) if (index % every != 0) == train]
+            if not kept:
+                raise UserError(f'{where}.hold_out: {every} leaves no image of {len(self.paths)}')
+            self.paths, self.sizes = ([entries[index] for index in kept] for entries in (self.paths, self.sizes))
 
     def _scan_folder(self) -> tuple[list[str], list[tuple[int, int]]]:
         paths = list_images(self.root)

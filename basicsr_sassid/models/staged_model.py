@@ -252,7 +252,8 @@ class StagedModel(BaseModel):
 
         def answers() -> Iterator[tuple[int, np.ndarray]]:
             mine = todo[self.opt['rank']::self.opt['world_size']]
-            for index in tqdm(mine, f'asking network_{name}', unit='image', disable=self.opt['rank'] != 0, leave=False):
+            for index in tqdm(mine, f'asking network_{name}', unit='image', leave=False,
+                              disable=self.opt['rank'] != 0 or bool(self.opt.get('quiet'))):
                 image = torch.from_numpy(dataset.image(index)).permute(2, 0, 1).to(self.device) * self.img_range
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                     answer = ask(self.nets[name], image, dataset.patch_size, ensemble,

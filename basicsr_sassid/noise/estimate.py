@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +14,13 @@ MAX_LAG = 8  # pixels
 PATCH = 32  # side of the squares in which noise is looked for
 THRESHOLD = 0.035  # correlation below which a pixel is as good as independent
 LARGEST_BLIND_SIZE = 2 * MAX_LAG - 1
-_FLATTEST = 0.2  # share of an image's squares
+_FLATTEST = 0.2  # share of an image's squares, and of those of one intensity
 _MOST_SQUARES = 4000  # looked at in an image, evenly spaced
+_MOST_CORRELATED = 6000  # squares whose correlation is computed, evenly spaced
+_CLIPPED = (0.01, 0.1)  # share of an image's pixels at black or white: as few as can be had
+_SATURATED = 0.5  # the share that leaves no noise to measure
 _BINS = 16
+_LAGS = 2 * MAX_LAG + 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,19 +29,24 @@ class Noise:
 
     Attributes:
         sigma: (3,), standard deviation of R, G, B in grey levels (0 to 255), over the flat squares.
-        correlation: (2 * MAX_LAG + 1, 2 * MAX_LAG + 1), autocorrelation by (rows, columns) of distance, the channels
-            taken together; 1 at its centre.
-        cross_channel: (3, 3), correlation between R, G and B at the same pixel.
+        correlation: (17, 17), autocorrelation by (rows, columns) of distance, -8 to 8 pixels, the channels taken
+            together; 1 at its centre.
+        joint: (3, 3, 17, 17), correlation of channel c at a pixel with channel d at that distance from it.
         levels: a row (intensity, sigma) of grey levels for each channel and intensity that occurs, {'R': (n, 2), ...}.
         lines: {'R': (slope, offset), ...}: variance = slope * intensity + offset, fitted to ``levels``.
         num_squares: flat squares that this rests on.
     """
     sigma: np.ndarray
     correlation: np.ndarray
-    cross_channel: np.ndarray
+    joint: np.ndarray
     levels: dict[str, np.ndarray]
     lines: dict[str, tuple[float, float]]
     num_squares: int
+
+    @property
+    def cross_channel(self) -> np.ndarray:
+        """(3, 3), correlation between R, G and B at the same pixel."""
+        return self.joint[:, :, MAX_LAG, MAX_LAG]
 
     def ring(self, radius: int) -> float:
         """Strongest correlation among the pixels on the square ring at ``radius`` (Chebyshev distance)."""
@@ -48,13 +58,32 @@ class Noise:
         beyond = [radius for radius in range(1, MAX_LAG) if self.ring(radius) > threshold]
         return 2 * max(beyond, default=0) + 1
 
+    def sigma_at(self, intensity: np.ndarray) -> np.ndarray:
+        """Standard deviation at intensities (..., 3), both in grey levels; beyond what was seen, as at its end."""
+        columns = [np.interp(intensity[..., channel], *self.levels[name].T) if len(self.levels[name])
+                   else np.full(intensity.shape[:-1], self.sigma[channel]) for channel, name in enumerate('RGB')]
+        return np.stack(columns, axis=-1).astype(np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Of JSON's types; :meth:`from_dict` reads it."""
+        return {'sigma': self.sigma.tolist(), 'correlation': self.correlation.tolist(), 'joint': self.joint.tolist(),
+                'levels': {name: points.tolist() for name, points in self.levels.items()},
+                'lines': {name: list(line) for name, line in self.lines.items()}, 'num_squares': self.num_squares}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Noise:
+        return cls(*(np.array(content[key]) for key in ('sigma', 'correlation', 'joint')),
+                   {name: np.array(points).reshape(-1, 2) for name, points in content['levels'].items()},
+                   {name: tuple(line) for name, line in content['lines'].items()}, content['num_squares'])
+
 
 def estimate_noise(images: Iterable[np.ndarray]) -> Noise:
     """Measure the noise of photographs that were taken and processed alike, without clean versions.
 
     In each image the fifth of all 32x32 squares with the least variance is taken for flat (clipped ones aside). What
     a quadratic surface leaves of them is noise. The surface takes some of the noise with it, which lowers the
-    autocorrelation by a constant; it is brought back by letting it end at zero, 7 and 8 pixels away.
+    autocorrelation by a constant; it is brought back by letting it end at zero, 7 and 8 pixels away. The level at an
+    intensity is that of the flattest fifth of the squares of this intensity.
 
     Args:
         images: (H, W) or (H, W, 3) RGB, uint8, uint16, or float in [0, 1], both sides 32 or more.
@@ -72,23 +101,64 @@ def estimate_noise(images: Iterable[np.ndarray]) -> Noise:
         >>> noise.blind_size()
         1
     """
-    squares, means = [], []
-    for image in images:
-        found = _flat_squares(_as_grey_levels(image))
-        squares.append(found[0])
-        means.append(found[1])
-    residual, mean = (np.concatenate(parts) if parts else np.empty(0) for parts in (squares, means))
+    return summarise(flat_squares(image) for image in images)
+
+
+@dataclasses.dataclass(frozen=True)
+class FlatSquares:
+    """The flat squares of one image.
+
+    Attributes:
+        residual: (n, 32, 32, 3), the flattest fifth without their surfaces, in grey levels.
+        means, variances: (m, 3), of the flattest fifth of each intensity, in grey levels; NaN where it is saturated.
+    """
+    residual: np.ndarray
+    means: np.ndarray
+    variances: np.ndarray
+
+
+def flat_squares(image: np.ndarray) -> FlatSquares:
+    """Where the noise of one image shows. Raises UserError for a shape that :func:`estimate_noise` does not take."""
+    pixels = _as_grey_levels(image)
+    step = max(PATCH // 2, math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / _MOST_SQUARES)))
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (PATCH, PATCH), axis=(0, 1))[::step, ::step]
+    squares = windows.reshape(-1, 3, PATCH * PATCH)
+    count = max(int(_FLATTEST * len(squares)), 1)
+    clipped = ((squares <= 1) | (squares >= 254)).mean(axis=2)
+    usable = np.median(clipped, axis=1) < _SATURATED
+    squares, clipped = squares[usable], clipped[usable]
+    if len(squares) == 0:
+        return FlatSquares(np.empty((0, PATCH, PATCH, 3), np.float32), *np.empty((2, 0, 3), np.float32))
+    basis = _surface_basis()
+    residual = squares - squares @ basis @ basis.T
+    roughness = (residual.mean(axis=1) ** 2).mean(axis=1)  # of the channels' mean: where detail shows most
+    # clipping cuts the noise: such squares are for dark photographs, which have no others
+    tier = np.searchsorted(_CLIPPED, clipped.mean(axis=1), 'right')
+    flattest = np.lexsort((roughness, tier))[:count]
+    flattest = flattest[tier[flattest] == tier[flattest[0]]]
+    means = squares.mean(axis=2)
+    variances = np.where(clipped < _SATURATED, residual.var(axis=2), np.nan)
+    bins = _bins(means.mean(axis=1))
+    alike = [np.flatnonzero(bins == number) for number in range(_BINS)]
+    levels = np.concatenate([group[np.argsort(roughness[group])[:math.ceil(_FLATTEST * len(group))]]
+                             for group in alike if len(group) >= 5] or [flattest])
+    return FlatSquares(residual[flattest].transpose(0, 2, 1).reshape(-1, PATCH, PATCH, 3), means[levels],
+                       variances[levels])
+
+
+def summarise(parts: Iterable[FlatSquares]) -> Noise:
+    """The noise of all images together. Raises UserError if there is no square."""
+    parts = list(parts)
+    residual = np.concatenate([part.residual for part in parts]) if parts else np.empty(0)
     if len(residual) == 0:
         raise UserError('noise: no square of 32x32 pixels that is not black or white; there is nothing to measure. '
                         'Give other photographs.')
-    variance = residual.var(axis=(1, 2))  # (n, 3)
-    levels = {name: _levels(mean[:, channel], variance[:, channel]) for channel, name in enumerate('RGB')}
+    sigma = np.sqrt(residual.var(axis=(1, 2)).mean(axis=0))
+    levels = {name: _levels([part.means[:, channel] for part in parts], [part.variances[:, channel] for part in parts])
+              for channel, name in enumerate('RGB')}
     lines = {name: _fitted_line(points) for name, points in levels.items()}
-    flat = residual.reshape(-1, 3).astype(np.float64)
-    scale = np.sqrt((flat ** 2).mean(axis=0))
-    cross = (flat.T @ flat / len(flat)) / np.maximum(np.outer(scale, scale), 1e-12)
-    correlation = _autocorrelation(residual.transpose(0, 3, 1, 2).reshape(-1, PATCH, PATCH))
-    return Noise(np.sqrt(variance.mean(axis=0)), correlation, cross, levels, lines, len(residual))
+    some = residual[::math.ceil(len(residual) / _MOST_CORRELATED)]
+    return Noise(sigma, *_correlations(some), levels, lines, len(residual))
 
 
 def _as_grey_levels(image: np.ndarray) -> np.ndarray:
@@ -102,51 +172,74 @@ def _as_grey_levels(image: np.ndarray) -> np.ndarray:
     return pixels.astype(np.float32) * (255. / white)
 
 
-def _flat_squares(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 32, 32, 3) without their surfaces, and their (n, 3) means: the flattest of an image."""
-    step = max(PATCH // 2, math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / _MOST_SQUARES)))
-    windows = np.lib.stride_tricks.sliding_window_view(pixels, (PATCH, PATCH), axis=(0, 1))[::step, ::step]
-    squares = windows.reshape(-1, 3, PATCH * PATCH)
-    count = max(int(_FLATTEST * len(squares)), 1)
-    clipped = ((squares <= 1) | (squares >= 254)).mean(axis=(1, 2))
-    squares = squares[clipped < 0.01]
-    if len(squares) == 0:
-        return np.empty((0, PATCH, PATCH, 3), np.float32), np.empty((0, 3), np.float32)
-    basis = _surface_basis()
-    residual = squares - squares @ basis @ basis.T
-    order = np.argsort((residual.mean(axis=1) ** 2).mean(axis=1))
-    chosen = order[:count]
-    return (residual[chosen].transpose(0, 2, 1).reshape(-1, PATCH, PATCH, 3), squares[chosen].mean(axis=2))
-
-
 def _surface_basis() -> np.ndarray:
     """(1024, 6), orthonormal: 1, x, y, xx, xy, yy."""
     y, x = np.mgrid[-1:1:PATCH * 1j, -1:1:PATCH * 1j].reshape(2, -1)
     return np.linalg.qr(np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1))[0].astype(np.float32)
 
 
-def _autocorrelation(residual: np.ndarray) -> np.ndarray:
-    """(n, 32, 32) -> (17, 17): the median over squares of each one's own, which the few with texture do not move."""
-    weighed = residual / np.maximum(residual.std(axis=(1, 2), keepdims=True), 1e-6)
-    size = 2 * MAX_LAG + 1
-    result = np.empty((size, size))
-    for row in range(MAX_LAG + 1):
-        for column in range(-MAX_LAG, MAX_LAG + 1):
-            first = weighed[:, row:, max(column, 0):PATCH + min(column, 0)]
-            second = weighed[:, :PATCH - row, max(-column, 0):PATCH - max(column, 0)]
-            value = float(np.median((first * second).mean(axis=(1, 2))))
-            result[MAX_LAG + row, MAX_LAG + column] = result[MAX_LAG - row, MAX_LAG - column] = value
-    rows, columns = np.abs(np.indices((size, size)) - MAX_LAG)
-    floor = result[np.maximum(rows, columns) >= MAX_LAG - 1].mean()
-    return (result - floor) / max(result[MAX_LAG, MAX_LAG] - floor, 1e-12)
+def _correlations(residual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 32, 32, 3) -> (17, 17) of the channels together, (3, 3, 17, 17) of each pair.
+
+    Medians over the squares, each weighed to variance 1: the few with texture do not move them.
+    """
+    weighed = (residual / np.maximum(residual.std(axis=(1, 2), keepdims=True), 1e-6)).transpose(0, 3, 1, 2)
+    overlap = PATCH - np.abs(np.arange(-MAX_LAG, MAX_LAG + 1))
+    products = np.empty((len(weighed), 3, 3, _LAGS, _LAGS), np.float32)
+    for start in range(0, len(weighed), 256):
+        spectra = np.fft.rfft2(weighed[start:start + 256], (2 * PATCH, 2 * PATCH))  # padded: nothing wraps around
+        for c in range(3):
+            for d in range(c, 3):
+                whole = np.fft.irfft2(spectra[:, c].conj() * spectra[:, d])
+                near = np.roll(whole, (MAX_LAG, MAX_LAG), axis=(1, 2))[:, :_LAGS, :_LAGS]
+                products[start:start + 256, c, d] = near / np.outer(overlap, overlap)
+                products[start:start + 256, d, c] = products[start:start + 256, c, d, ::-1, ::-1]
+    own = products[:, range(3), range(3)].reshape(-1, _LAGS, _LAGS)
+    joint = np.median(products, axis=0)
+    joint = (joint + joint.transpose(1, 0, 2, 3)[..., ::-1, ::-1]) / 2  # the median of an even number may break it
+    floors = joint[..., _far()].mean(axis=-1)[..., None, None]
+    raised = joint - floors
+    scale = np.sqrt(np.maximum(raised[range(3), range(3), MAX_LAG, MAX_LAG], 1e-12))
+    return _from_floor(np.median(own, axis=0)), raised / (scale[:, None] * scale)[..., None, None]
 
 
-def _levels(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """(n, 2): intensity and median sigma of each of 16 bins that holds ten squares or more."""
-    bins = np.clip((mean * (_BINS / 256)).astype(int), 0, _BINS - 1)
-    rows = [(mean[bins == number].mean(), np.sqrt(np.median(variance[bins == number])))
-            for number in range(_BINS) if (bins == number).sum() >= 10]
+def _far() -> np.ndarray:
+    rows, columns = np.abs(np.indices((_LAGS, _LAGS)) - MAX_LAG)
+    return np.maximum(rows, columns) >= MAX_LAG - 1
+
+
+def _from_floor(correlation: np.ndarray) -> np.ndarray:
+    floor = correlation[_far()].mean()
+    return (correlation - floor) / max(correlation[MAX_LAG, MAX_LAG] - floor, 1e-12)
+
+
+def _bins(intensity: np.ndarray) -> np.ndarray:
+    return np.clip((intensity * (_BINS / 256)).astype(int), 0, _BINS - 1)
+
+
+def _levels(means: list[np.ndarray], variances: list[np.ndarray]) -> np.ndarray:
+    """(n, 2): intensity and sigma of each of 16 bins that holds ten squares or more.
+
+    Each image has its own strength (its ISO) on a curve that all share: fitted in turn.
+    """
+    image = np.repeat(np.arange(len(means)), [len(part) for part in means])
+    mean, variance = np.concatenate(means), np.concatenate(variances)
+    known = np.isfinite(variance) & (variance > 0)
+    image, mean, log = image[known], mean[known], np.log(np.maximum(variance[known], 1e-3))
+    bins = _bins(mean)
+    curve, strength = np.zeros(_BINS), np.zeros(len(means))
+    for _ in range(10):
+        strength = _medians(log - curve[bins], image, len(means))
+        strength -= np.median(strength[np.unique(image)]) if len(image) else 0.
+        curve = _medians(log - strength[image], bins, _BINS)
+    rows = [(mean[bins == number].mean(), np.exp(curve[number] / 2)) for number in range(_BINS)
+            if (bins == number).sum() >= 10]
     return np.array(rows).reshape(-1, 2)
+
+
+def _medians(values: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """(count,): the median of the values of each label; 0 for a label that does not occur."""
+    return np.array([np.median(values[labels == label]) if (labels == label).any() else 0. for label in range(count)])
 
 
 def _fitted_line(points: np.ndarray) -> tuple[float, float]:

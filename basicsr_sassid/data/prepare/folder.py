@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import os
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -32,7 +34,8 @@ class Prepared:
 
 
 def prepare_folder(photos: Sequence[str | os.PathLike], lmdb_path: str | os.PathLike, size: int = 512,
-                   step: int | None = None, strict: bool = False, workers: int | None = None) -> Prepared:
+                   step: int | None = None, strict: bool = False, workers: int | None = None,
+                   quiet: bool = False) -> Prepared:
     """Cut photographs into squares and write them to an LMDB that BasicSR's datasets and NoisyImageDataset read.
 
     Args:
@@ -43,6 +46,7 @@ def prepare_folder(photos: Sequence[str | os.PathLike], lmdb_path: str | os.Path
             so that every pixel is in one.
         strict: refuse an unreadable image, in place of naming and skipping it.
         workers: threads; by default one a core.
+        quiet: no progress bar.
 
     Grey stays grey, 16 bits stay 16 bits, alpha is left out.
 
@@ -63,7 +67,7 @@ def prepare_folder(photos: Sequence[str | os.PathLike], lmdb_path: str | os.Path
         lmdb_path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         result = _write(files, partial, functools.partial(_cut, size=size, step=step), strict,
-                        _largest_size(files, size, step), workers or os.cpu_count() or 1)
+                        _largest_size(files, size, step), workers or os.cpu_count() or 1, quiet)
         partial.rename(lmdb_path)
     except (OSError, lmdb.Error) as error:
         raise UserError(f'cannot write {lmdb_path}: {error}. Free some space, or choose another folder.') from error
@@ -96,10 +100,10 @@ def _largest_size(files: list[Path], size: int, step: int) -> int:
     return 2 * total + 2 ** 24
 
 
-def _write(files: list[Path], partial: Path, cut: functools.partial, strict: bool, map_size: int, workers: int
-           ) -> Prepared:
+def _write(files: list[Path], partial: Path, cut: functools.partial, strict: bool, map_size: int, workers: int,
+           quiet: bool) -> Prepared:
     result = Prepared(photos=0, sub_images=0, skipped={})
-    bar = ProgressBar(len(files))
+    bar = ProgressBar(len(files), file=io.StringIO() if quiet else sys.stdout)
     maker = LmdbMaker(str(partial), map_size=map_size, compress_level=_COMPRESSION)
     try:
         # threads: decoders and encoders let go of the interpreter's lock, and a fork can hang once OpenCV has run;
@@ -118,7 +122,8 @@ def _write(files: list[Path], partial: Path, cut: functools.partial, strict: boo
                 bar.update()
     finally:
         maker.close()
-        print(flush=True)  # ends the bar's line
+        bar.file.write('\n')  # ends the bar's line
+        bar.file.flush()
     if not result.sub_images:
         raise UserError('none of the images could be read. First: ' + next(iter(result.skipped.values())))
     return result

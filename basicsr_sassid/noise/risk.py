@@ -1,0 +1,106 @@
+"""How far a denoiser's result is from the clean image, estimated from the noisy one alone."""
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import cv2
+import numpy as np
+
+from basicsr_sassid.noise.estimate import MAX_LAG, Noise
+from basicsr_sassid.noise.spectral import relative_level
+
+_STEP = 0.1  # of the noise's own strength
+
+Denoise = Callable[[np.ndarray], np.ndarray]
+
+
+def sample_noise(noise: Noise, intensity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Noise of the measured level and correlation for an image of ``intensity``: both (H, W, 3) in grey levels."""
+    height, width = (max(side, 2 * MAX_LAG + 1) for side in intensity.shape[:2])
+    covariance = np.zeros((3, 3, height, width))
+    covariance[..., :2 * MAX_LAG + 1, :2 * MAX_LAG + 1] = noise.joint
+    spectrum = np.fft.fft2(np.roll(covariance, (-MAX_LAG, -MAX_LAG), axis=(2, 3))).transpose(2, 3, 0, 1)
+    values, vectors = np.linalg.eigh((spectrum + spectrum.conj().swapaxes(2, 3)) / 2)
+    white = np.fft.fft2(rng.standard_normal((3, height, width))).transpose(1, 2, 0)[..., None]
+    # V sqrt(D) V*: of all square roots the one that is real in space, whatever phases the eigenvectors have
+    coloured = vectors * np.sqrt(values.clip(0))[..., None, :] @ (vectors.conj().swapaxes(2, 3) @ white)
+    unit = np.fft.ifft2(coloured[..., 0], axes=(0, 1)).real[:intensity.shape[0], :intensity.shape[1]]
+    return (unit * noise.sigma_at(intensity)).astype(np.float32)
+
+
+def estimated_risk(denoise: Denoise, images: Iterable[np.ndarray], noise: Noise,
+                   seed: int = 0) -> float:
+    r"""Estimate the mean squared error of a denoiser without clean images: Stein's unbiased risk estimate.
+
+    .. math:: \mathrm{mean}\,|f(y) - y|^2 - \sigma^2 + 2\,\mathrm{mean}\,n' (f(y + \epsilon n') - f(y)) / \epsilon
+
+    for one draw of n' with the measured covariance of the noise (Ramani et al., 2008, with correlated noise). The
+    variance that is taken off is the same for every denoiser: an error in it shifts all estimates alike. So they rank
+    denoisers; they do not say how many decibels one reaches. Rankings are paired: give the same images and seed.
+
+    Args:
+        denoise: (H, W, 3) float32 in [0, 1] to the same.
+        images: noisy, (H, W, 3) float32 in [0, 1].
+        noise: of :func:`estimate_noise` on images of this kind.
+        seed: of the draw.
+
+    Returns:
+        Estimated mean squared error, grey levels squared; it may come out below zero.
+    """
+    return float(np.mean([_risk(_probed(denoise, image, _probe(image, noise, (seed, number))), image)
+                          for number, image in enumerate(images)]))
+
+
+def best_mixture(first: Denoise, second: Denoise, images: Iterable[np.ndarray], noise: Noise, seed: int = 0
+                 ) -> tuple[float, dict[str, float]]:
+    """The share of ``second`` in a mean of two denoisers for which :func:`estimated_risk` is least.
+
+    Returns:
+        The share, 0 to 1, and the risks: ``noisy``, ``first``, ``second``, ``mixture``. Arguments as there.
+    """
+    cross, square, risks = [], [], []
+    for number, image in enumerate(images):
+        probe = _probe(image, noise, (seed, number))
+        results = [_probed(denoise, image, probe) for denoise in (first, second)]
+        between = results[1].result - results[0].result
+        left = results[0].result - image * np.float32(255)
+        cross.append((left * between).mean() + results[1].divergence - results[0].divergence)
+        square.append((between ** 2).mean())
+        risks.append([probe.variance, *(_risk(result, image) for result in results)])
+    cross, square = np.mean(cross), max(np.mean(square), 1e-12)
+    share = float(np.clip(-cross / square, 0, 1))
+    noisy, *both = np.mean(risks, axis=0).tolist()
+    return share, {'noisy': noisy, 'first': both[0], 'second': both[1],
+                   'mixture': float(both[0] + 2 * share * cross + share ** 2 * square)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Probe:
+    direction: np.ndarray
+    variance: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Probed:
+    result: np.ndarray
+    divergence: float
+    variance: float
+
+
+def _probe(image: np.ndarray, noise: Noise, seed: tuple[int, int]) -> _Probe:
+    intensity = cv2.GaussianBlur(image * np.float32(255), (0, 0), 4)
+    level = relative_level(image, noise)
+    return _Probe(level * sample_noise(noise, intensity, np.random.default_rng(seed)),
+                  float(((level * noise.sigma_at(intensity)) ** 2).mean()))
+
+
+def _probed(denoise: Denoise, image: np.ndarray, probe: _Probe) -> _Probed:
+    result = denoise(image) * np.float32(255)
+    moved = denoise(image + probe.direction * np.float32(_STEP / 255)) * np.float32(255)
+    return _Probed(result, float((probe.direction * (moved - result)).mean() / _STEP), probe.variance)
+
+
+def _risk(probed: _Probed, image: np.ndarray) -> float:
+    error = ((probed.result - image * np.float32(255)) ** 2).mean()
+    return float(error) - probed.variance + 2 * probed.divergence
