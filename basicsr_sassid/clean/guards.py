@@ -80,4 +80,5 @@ def _colour(stage: str, shift: np.ndarray) -> list[Finding]:
         return []
     worst = int(np.abs(shift).argmax())
     return [Finding(stage, 'colour', f'{_NAMES[stage]}: {("red", "green", "blue")[worst]} moved by '
-                    f'{-shift[worst]:+.1f} grey levels.', 'the colour of large areas was taken back from the photographs')]
+                    f'{-shift[worst]:+.1f} grey levels.',
+                    'the colour of large areas was taken back from the photographs')]
