@@ -20,7 +20,8 @@ def sample_noise(noise: Noise, intensity: np.ndarray, rng: np.random.Generator) 
     height, width = (max(side, 2 * MAX_LAG + 1) for side in intensity.shape[:2])
     covariance = np.zeros((3, 3, height, width))
     covariance[..., :2 * MAX_LAG + 1, :2 * MAX_LAG + 1] = noise.joint
-    spectrum = np.fft.fft2(np.roll(covariance, (-MAX_LAG, -MAX_LAG), axis=(2, 3))).transpose(2, 3, 0, 1)
+    # joint[c, d] is of channel c here with d there: as a matrix its transpose
+    spectrum = np.fft.fft2(np.roll(covariance, (-MAX_LAG, -MAX_LAG), axis=(2, 3))).transpose(2, 3, 1, 0)
     values, vectors = np.linalg.eigh((spectrum + spectrum.conj().swapaxes(2, 3)) / 2)
     white = np.fft.fft2(rng.standard_normal((3, height, width))).transpose(1, 2, 0)[..., None]
     # V sqrt(D) V*: of all square roots the one that is real in space, whatever phases the eigenvectors have
