@@ -200,7 +200,7 @@ def test_noise_is_drawn_as_it_was_measured(camera):
     intensity = np.full((512, 512, 3), 120, np.float32)
     again = estimate_noise([(intensity + sample_noise(noise, intensity, np.random.default_rng(0))) / 255])
     assert again.sigma == pytest.approx(noise.sigma_at(intensity)[0, 0], rel=0.1)  # flattest squares read low
-    np.testing.assert_allclose(again.joint, noise.joint, atol=0.06)
+    np.testing.assert_allclose(again.joint, noise.joint, atol=0.08)
 
 
 def test_the_level_of_a_photograph_is_told_by_channel(camera):
