@@ -17,10 +17,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from basicsr_sassid._checks import UserError, existing
 from basicsr_sassid._options import complete_options, options_file, read_options
+from basicsr_sassid.clean.mixture import Mixture
 from basicsr_sassid.data.camera_noise import simulate_camera
 from basicsr_sassid.data.image_util import Photo, list_images, read_photo, write_photo
 from basicsr_sassid.data.prepare.folder import prepare_folder
 from basicsr_sassid.inference.denoiser import Denoiser
+from basicsr_sassid.noise import SpectralDenoiser, estimate_noise
+from basicsr_sassid.noise.risk import best_mixture
 from basicsr_sassid.train import train
 
 SIMULATED_SCALE = 0.25  # of train_cpu.yml's iterations: enough for the simulated set
@@ -137,6 +140,10 @@ def _centre(image: np.ndarray, side: int) -> np.ndarray:
 def _methods(pairs: list[tuple[np.ndarray, np.ndarray]], models: Path) -> dict[str, Method]:
     """The peers get the setting that suits the clean images best, which no user could know; the networks nothing."""
     some = pairs[::math.ceil(len(pairs) / 5)]
+    noise = estimate_noise(noisy for noisy, _ in pairs)
+    instant, student = SpectralDenoiser(noise), Denoiser(models / 'net_g_latest.pth', 'cpu')
+    crops = [_centre(noisy, 256).astype(np.float32) / 255 for noisy, _ in some]
+    share = best_mixture(instant, student, crops, noise)[0]
 
     def best(make: Callable[[float], Method], settings: tuple[float, ...]) -> float:
         return max(settings, key=lambda setting: np.mean([_psnr(make(setting)(noisy), clean)
@@ -147,7 +154,8 @@ def _methods(pairs: list[tuple[np.ndarray, np.ndarray]], models: Path) -> dict[s
             # asked in pieces of the training's patch, as it teaches: far from all borders it does worse
             'BNN': Denoiser(models / 'net_bnn_latest.pth', 'cpu', tile=64, overlap=32),
             'LAN': Denoiser(models / 'net_lan_latest.pth', 'cpu'),
-            'U-Net (the student)': Denoiser(models / 'net_g_latest.pth', 'cpu')}
+            'U-Net (the student)': student, 'instant (measured spectrum)': instant,
+            f'mixture, {share:.0%} student': Mixture(instant, student, share)}
 
 
 def _gaussian(sigma: float) -> Method:
@@ -181,14 +189,14 @@ def _print_table(table: dict[str, dict[str, float]], count: int, simulated: bool
     print(f'{"":34}{"PSNR dB":>8}{"SSIM":>8}')
     for name, figures in table.items():
         print(f'{name:34}{figures["psnr"]:8.2f}{figures["ssim"]:8.4f}')
-    student = table['U-Net (the student)']['psnr']
-    print('\nThe student is ' + ', '.join(f'{student - table[name]["psnr"]:+.2f} dB against {name}'
-                                          for name in table if not name.startswith('U-Net')) + '.')
+    *others, last = table
+    print(f'\n{last[0].upper()}{last[1:]}: ' + ', '.join(
+        f'{table[last]["psnr"] - table[name]["psnr"]:+.2f} dB against {name}' for name in others) + '.')
 
 
 def _sheet(pictures: list[dict[str, np.ndarray]], crop: int = 160, zoom: int = 2) -> np.ndarray:
     """A row a photograph, a column a method: the most detailed square of each, enlarged, with its PSNR."""
-    names = list(pictures[0])
+    names = [name for name in pictures[0] if not name.startswith('Gaussian')]
     side, head, foot = crop * zoom, 34, 26
     sheet = Image.new('RGB', (len(names) * (side + 6) + 6, head + len(pictures) * (side + foot)), 'white')
     draw = ImageDraw.Draw(sheet)

@@ -3,6 +3,7 @@
     python benchmarks/quality.py --minutes 10 --noisy sidd_val/noisy --clean sidd_val/clean -o results/race.json
     python benchmarks/quality.py --compare teacher_cache --noisy sidd_val/noisy --clean sidd_val/clean
     python benchmarks/quality.py --compare precision                 # the demo's simulated photographs
+    python benchmarks/quality.py --compare blind_size --noisy ... --clean ...    # the paper's 9 or as measured
 
 --minutes: the plain formulation (tests/plain.py, float32, teachers asked at every step) and ours train in turn for the
 same minutes on the same patches with the same learning rates. --compare: equal seeds and iterations, a fast path on and
@@ -27,8 +28,9 @@ import torch
 from speed import ROOT, STAGES, plain_steps  # the script beside this one
 
 import basicsr_sassid  # noqa: F401
-from basicsr_sassid import Denoiser, demo
+from basicsr_sassid import Denoiser, demo, estimate_noise
 from basicsr_sassid._options import complete_options, read_options
+from basicsr_sassid.clean.training import plan_iterations
 from basicsr_sassid.data.draw_util import RunSampler, SeededDataset
 from basicsr_sassid.data.noisy_image_dataset import NoisyImageDataset
 from basicsr_sassid.data.prepare.folder import prepare_folder
@@ -100,7 +102,9 @@ def race(step: Callable[[str, dict], None], begin: Callable[[str], None], asked:
 
 def race_ours(database: Path, folder: Path, pairs: Pairs, minutes: float) -> list[dict]:
     opt = cpu_options(database, 'race', 0)
-    opt['train']['teacher_cache'] = 'memory'
+    # the teacher is asked once where that leaves time for more iterations
+    cached = plan_iterations(opt, folder, minutes)['teacher_cache'] != 'off'
+    opt['train']['teacher_cache'] = 'memory' if cached else 'off'
     model = ThreeStageModel(complete_options(opt, folder, True))
     dataset = NoisyImageDataset(model.opt['datasets']['train'])
     starts = dict(zip(STAGES, np.cumsum([1, *model.lengths]).tolist()))
@@ -137,10 +141,10 @@ def race_plain(database: Path, pairs: Pairs, minutes: float, width: dict, blind_
 # ---- a fast path on and off ----
 
 def compare(key: str, database: Path, folder: Path, pairs: Pairs, scale: float, seeds: int,
-            networks: dict[str, dict]) -> dict[str, list[float]]:
-    """The student's PSNR for each value of ``train.<key>``, a figure a seed."""
-    values = {'teacher_cache': ('off', 'memory'), 'precision': ('fp32', 'bf16')}[key]
-    figures: dict[str, list[float]] = {value: [] for value in values}
+            networks: dict[str, dict], measured: int) -> dict[str, list[float]]:
+    """The student's PSNR for each value of ``train.<key>`` or ``network_bnn.blind_size``, a figure a seed."""
+    values = {'teacher_cache': ('off', 'memory'), 'precision': ('fp32', 'bf16'), 'blind_size': (9, measured)}[key]
+    figures: dict[str, list[float]] = {str(value): [] for value in values}
     for seed in range(seeds):
         base = cpu_options(database, f'{key}_{seed}', seed)
         for network, changes in networks.items():
@@ -152,7 +156,11 @@ def compare(key: str, database: Path, folder: Path, pairs: Pairs, scale: float, 
         for value in values:
             opt = copy.deepcopy(base)
             opt['name'] = f'{key}_{value}_{seed}'
-            opt['train'][key] = value
+            if key == 'blind_size':
+                opt['network_bnn'][key] = value
+                opt['network_lan']['receptive_size'] = min(opt['network_lan']['receptive_size'], value)
+            else:
+                opt['train'][key] = value
             opt['logger']['save_checkpoint_freq'] = max(opt['train']['stages']['unet']['iter'] // 10, 1)
             if bnn and key == 'teacher_cache':  # the BNN does not know of it: the same for both
                 opt['train']['stages']['bnn']['iter'] = 0
@@ -161,8 +169,8 @@ def compare(key: str, database: Path, folder: Path, pairs: Pairs, scale: float, 
             models = folder / 'experiments' / opt['name'] / 'models'
             bnn = bnn or models / 'net_bnn_latest.pth'
             student = Denoiser(models / 'net_g_latest.pth', 'cpu')
-            figures[value].append(float(np.mean([demo._psnr(student(noisy), clean) for noisy, clean in pairs])))
-            print(f'{key} {value}, seed {seed}: {figures[value][-1]:.3f} dB', flush=True)
+            figures[str(value)].append(float(np.mean([demo._psnr(student(noisy), clean) for noisy, clean in pairs])))
+            print(f'{key} {value}, seed {seed}: {figures[str(value)][-1]:.3f} dB', flush=True)
     return figures
 
 
@@ -170,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument('--minutes', type=float, help='of training, for each of the two')
-    what.add_argument('--compare', choices=['teacher_cache', 'precision'])
+    what.add_argument('--compare', choices=['teacher_cache', 'precision', 'blind_size'])
     parser.add_argument('--noisy', help='folder of noisy photographs; default: the simulated ones of the demo')
     parser.add_argument('--clean', help='folder of their clean versions, for the PSNR alone')
     parser.add_argument('--scale', type=float, default=0.1, help="of train_cpu.yml's iterations, for --compare")
@@ -187,7 +195,8 @@ def main() -> None:
         pairs = demo._pairs(noisy, clean)
         pairs = pairs[::math.ceil(len(pairs) / MOST_JUDGED)]
         if args.compare:
-            result = compare(args.compare, folder / 'noisy.lmdb', folder, pairs, args.scale, args.seeds, networks)
+            result = compare(args.compare, folder / 'noisy.lmdb', folder, pairs, args.scale, args.seeds, networks,
+                             max(estimate_noise(image for image, _ in pairs).blind_size(), 3))
             off, on = (statistics.mean(values) for values in result.values())
             first, second = result
             print(f'\n{args.compare}: {first} {off:.3f} dB, {second} {on:.3f} dB, difference {on - off:+.3f} dB '
