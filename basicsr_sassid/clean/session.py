@@ -98,7 +98,7 @@ def clean_photos(photos: Sequence[str | os.PathLike], output: str | os.PathLike,
     work.tidy()
     for file, reason in failed.items():
         print(f'left out: {file}: {reason}', file=sys.stderr)
-    print(f'{len(done)} photographs in {output}\nWhat was done: {report}')
+    print(f'{_count(len(done), "photograph")} in {output}\nWhat was done: {report}')
     return failed
 
 
@@ -121,8 +121,16 @@ def train_on(photos: str | os.PathLike | Sequence[str | os.PathLike], minutes: f
         UserError: see :func:`clean_photos`.
 
     Example:
-        >>> denoise = train_on('PHOTOS', minutes=20)     # doctest: +SKIP
-        >>> clean = denoise(noisy)                       # doctest: +SKIP
+        >>> import skimage.data
+        >>> from PIL import Image
+        >>> rng = np.random.default_rng(0)
+        >>> noisy = (skimage.data.rocket() + rng.normal(0, 15, (427, 640, 3))).clip(0, 255).astype(np.uint8)
+        >>> folder = tempfile.mkdtemp()
+        >>> Image.fromarray(noisy).save(f'{folder}/rocket.png')
+        >>> denoise = train_on(folder, minutes=0.01)     # 20 for real
+        1 photograph, 0.3 megapixels; noise of 1... grey levels, correlated over 1 pixel
+        >>> denoise(noisy).shape
+        (427, 640, 3)
     """
     photos = [photos] if isinstance(photos, (str, os.PathLike)) else list(photos)
     _check('normal', minutes, blind_size, 1., None, None)
@@ -204,8 +212,9 @@ def _say_survey(found: Survey, failed: dict[str, str], blind_size: int | str, ha
         raise UserError(f'almost no noise found: its standard deviation is {noise.sigma.max():.2f} of 255 grey levels. '
                         'Denoising would only remove detail; nothing was written. To go on all the same, give '
                         '--blind-size 3.')
-    print(f'{len(found.photos)} photographs, {sum(h * w for h, w in found.photos.values()) / 1e6:.1f} megapixels; '
-          f'noise of {noise.sigma.mean():.1f} grey levels, correlated over {noise.blind_size()} pixels', flush=True)
+    megapixels = sum(height * width for height, width in found.photos.values()) / 1e6
+    print(f'{_count(len(found.photos), "photograph")}, {megapixels:.1f} megapixels; noise of {noise.sigma.mean():.1f} '
+          f'grey levels, correlated over {_count(noise.blind_size(), "pixel")}', flush=True)
     if 0 < found.num_grey < found.num_measured:
         print(f'{found.num_grey} of {found.num_measured} are grey, the others in colour: all are learnt from together.')
     if len(found.groups) > 1:
@@ -367,6 +376,10 @@ def _keep(work: _Work, target: str | os.PathLike) -> None:
     else:
         from basicsr_sassid._files import save_torch
         save_torch(read_weights(source), target)
+
+
+def _count(number: int, noun: str) -> str:
+    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
 
 
 def _command() -> str:

@@ -15,6 +15,7 @@ PATCH = 32  # side of the squares in which noise is looked for
 THRESHOLD = 0.035  # correlation below which a pixel is as good as independent
 LARGEST_BLIND_SIZE = 2 * MAX_LAG - 1
 _FLATTEST = 0.2  # share of an image's squares, and of those of one intensity
+_SMOOTHEST = 0.03  # share of an image's squares that are flat for certain
 _MOST_SQUARES = 4000  # looked at in an image, evenly spaced
 _MOST_CORRELATED = 6000  # squares whose correlation is computed, evenly spaced
 _CLIPPED = (0.01, 0.1)  # share of an image's pixels at black or white: as few as can be had
@@ -80,8 +81,8 @@ class Noise:
 def estimate_noise(images: Iterable[np.ndarray]) -> Noise:
     """Measure the noise of photographs that were taken and processed alike, without clean versions.
 
-    In each image the fifth of all 32x32 squares with the least variance is taken for flat (clipped ones aside). What
-    a quadratic surface leaves of them is noise. The surface takes some of the noise with it, which lowers the
+    In each image the 32x32 squares with the least variance are taken for flat (at most a fifth, clipped ones aside).
+    What a quadratic surface leaves of them is noise. The surface takes some of the noise with it, which lowers the
     autocorrelation by a constant; it is brought back by letting it end at zero, 7 and 8 pixels away. The level at an
     intensity is that of the flattest fifth of the squares of this intensity.
 
@@ -136,6 +137,8 @@ def flat_squares(image: np.ndarray) -> FlatSquares:
     tier = np.searchsorted(_CLIPPED, clipped.mean(axis=1), 'right')
     flattest = np.lexsort((roughness, tier))[:count]
     flattest = flattest[tier[flattest] == tier[flattest[0]]]
+    smooth = roughness[flattest[int(_SMOOTHEST / _FLATTEST * len(flattest))]]
+    flattest = flattest[roughness[flattest] <= 1.3 * smooth]  # as pure noise is alike, and texture is not
     means = squares.mean(axis=2)
     variances = np.where(clipped < _SATURATED, residual.var(axis=2), np.nan)
     bins = _bins(means.mean(axis=1))

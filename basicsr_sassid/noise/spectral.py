@@ -35,6 +35,7 @@ class SpectralDenoiser:
         strength: factor on the noise's standard deviation.
 
     Example:
+        >>> from basicsr_sassid import estimate_noise
         >>> rng = np.random.default_rng(0)
         >>> noisy = np.full((96, 96, 3), 0.5) + rng.normal(0, 0.1, (96, 96, 3))
         >>> denoise = SpectralDenoiser(estimate_noise([noisy]))
