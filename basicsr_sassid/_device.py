@@ -23,7 +23,8 @@ def choose_device(name: str) -> torch.device:
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The type of the forward passes: ``auto`` is bfloat16 where the hardware multiplies it natively."""
     if precision == 'auto':
-        native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == 'cuda' else (
-            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        native = {'cuda': lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+                  'cpu': lambda: torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+                  }.get(device.type, lambda: False)()
         precision = 'bf16' if native else 'fp32'
     return {'bf16': torch.bfloat16, 'fp16': torch.float16, 'fp32': torch.float32}[precision]

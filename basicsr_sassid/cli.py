@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     clean.add_argument('--weights', metavar='student.safetensors', help='of an earlier run: skips the training')
     clean.add_argument('--save-weights', metavar='FILE', help='keep the student, .safetensors or .pth, for the next '
                        'photographs')
-    clean.add_argument('--device', default='auto', help='auto (default), cpu, cuda, mps ...')
+    clean.add_argument('--device', default='auto', help='auto (default), cpu, cuda, mps (the CPU trains)')
     clean.add_argument('--blind-size', default='auto', metavar='K', help='auto (default): as measured; or odd')
     clean.add_argument('--strength', type=float, default=1., help='0 to 1: how much of the noise goes (default 1)')
     clean.add_argument('--chroma', type=float, help='the same for colour noise alone (default: as --strength)')

@@ -38,6 +38,7 @@ from basicsr_sassid.weights import read_weights, state_dict_of, write_safetensor
 EFFORTS = {'instant': 0., 'quick': 5., 'normal': 20., 'best': 90.}  # minutes of training
 TRAINING_SIDE = 128  # pixels: what is smaller on a side can't be trained on
 _WORK = '.sassid'  # folder below the output, from which a stopped run goes on
+_MOST_MEGAPIXELS = 300  # learnt from: of more, photographs evenly spaced
 _CROPS, _CROP = 8, 256  # what the guards and the mixture look at
 _STUDENT = 'student.safetensors'
 
@@ -255,15 +256,17 @@ class _Steps:
         return Denoiser(kept, device)
 
     def _train(self, kept: Path) -> None:
-        trainable = [path for path, size in self.found.photos.items() if min(size) >= TRAINING_SIDE]
+        trainable = {path: size for path, size in self.found.photos.items() if min(size) >= TRAINING_SIDE}
         if not trainable:
             raise UserError(f'no photograph is {TRAINING_SIDE} pixels a side or more: too little to learn from. Give '
                             'larger ones, --weights, or --effort instant.')
+        megapixels = sum(height * width for height, width in trainable.values()) / 1e6
+        some = list(trainable)[::max(math.ceil(megapixels / _MOST_MEGAPIXELS), 1)]
         database = self.work.folder / 'noisy.lmdb'
-        self._check_space()
+        self._check_space(sum(math.prod(trainable[path]) for path in some))
         if not database.exists():
             self.bar.set_description('reading')
-            prepare_folder(trainable, database, quiet=True)
+            prepare_folder(some, database, quiet=True)
         blind_size = self.settings['blind_size']
         if blind_size == 'auto':
             blind_size = max(self.noise.blind_size(), 3)
@@ -302,9 +305,9 @@ class _Steps:
                 'psnr': None,  # the truth is not known
                 'versions': versions()}
 
-    def _check_space(self) -> None:
-        """Sub-images, teacher's answers, outputs."""
-        need = int(self.megapixels * 1e6 * (3 * 1.5 + 6 + 3)) + 2 ** 26
+    def _check_space(self, pixels: int) -> None:
+        """Sub-images and teacher's answers of so many pixels; outputs of all."""
+        need = int(pixels * (3 * 1.5 + 6) + self.megapixels * 3e6) + 2 ** 26
         free = shutil.disk_usage(self.work.folder).free
         if free < need:
             raise UserError(f'-o: {need / 1e9:.1f} GB are needed in {self.work.folder.parent}, {free / 1e9:.1f} GB are '

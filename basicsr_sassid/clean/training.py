@@ -39,6 +39,8 @@ def base_options(database: Path, blind_size: int, device: torch.device, seed: in
     opt = read_options(options_file(f'sassid/train_{"folder" if device.type == "cuda" else "cpu"}.yml'))
     opt.update(name='photos', manual_seed=seed, num_gpu='auto' if device.type == 'cuda' else 0)
     opt['datasets'] = {'train': {**opt['datasets']['train'], 'dataroot_lq': str(database), 'patch_size': 128}}
+    # of all rules that need no clean images the best (benchmarks/stopping.py)
+    opt['train'].setdefault('ema_decay', 0.99)
     opt['network_bnn']['blind_size'] = blind_size
     opt['network_lan']['receptive_size'] = min(opt['network_lan']['receptive_size'], blind_size)
     opt['logger'].update(use_tb_logger=False, print_freq=10 ** 9)

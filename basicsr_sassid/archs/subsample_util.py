@@ -1,0 +1,102 @@
+"""What AP-BSN, SDAP and AMSNet share: sub-images whose noise is all but white, masks, and refinement afterwards.
+
+Tensor operations only, no loop over pixels or cells. Written from the papers' descriptions. Licence: Apache-2.0.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def shuffle_down(x: Tensor, stride: int) -> Tensor:
+    """Pixel-shuffle downsampling: every ``stride``-th pixel, in all phases, on the batch axis.
+
+    (N, C, H, W) -> (N * stride^2, C, H / stride, W / stride); image n's phase (i, j) is at ``n * stride^2 + i * stride
+    + j`` and holds ``x[n, :, i::stride, j::stride]``. :func:`shuffle_up` is its inverse. H and W are multiples of stride;
+    :func:`in_sub_images` pads.
+    """
+    n, c, h, w = x.shape
+    cells = x.reshape(n, c, h // stride, stride, w // stride, stride).permute(0, 3, 5, 1, 2, 4)
+    return cells.reshape(n * stride ** 2, c, h // stride, w // stride)
+
+
+def shuffle_up(x: Tensor, stride: int) -> Tensor:
+    """Undo :func:`shuffle_down`: (N * stride^2, C, H, W) -> (N, C, H * stride, W * stride)."""
+    n, c, h, w = x.shape
+    cells = x.reshape(n // stride ** 2, stride, stride, c, h, w).permute(0, 3, 4, 1, 5, 2)
+    return cells.reshape(n // stride ** 2, c, h * stride, w * stride)
+
+
+def to_mosaic(x: Tensor, stride: int, pad: int) -> Tensor:
+    """Lay the phases of :func:`shuffle_down` side by side in one image, each with ``pad`` zeros around: AP-BSN's way.
+
+    (N * stride^2, C, H, W) -> (N, C, stride * (H + 2 pad), stride * (W + 2 pad)).
+    """
+    x = F.pad(x, (pad,) * 4)
+    n, c, h, w = x.shape
+    tiles = x.reshape(n // stride ** 2, stride, stride, c, h, w).permute(0, 3, 1, 4, 2, 5)
+    return tiles.reshape(n // stride ** 2, c, h * stride, w * stride)
+
+
+def from_mosaic(x: Tensor, stride: int, pad: int) -> Tensor:
+    """Undo :func:`to_mosaic`."""
+    n, c, h, w = x.shape
+    tiles = x.reshape(n, c, stride, h // stride, stride, w // stride).permute(0, 2, 4, 1, 3, 5)
+    tiles = tiles.reshape(n * stride ** 2, c, h // stride, w // stride)
+    return tiles[..., pad:h // stride - pad, pad:w // stride - pad]
+
+
+def in_sub_images(net: Callable[[Tensor], Tensor], x: Tensor, stride: int) -> Tensor:
+    """net on the phases of x, put together again; any H and W (the right and the bottom are mirrored)."""
+    h, w = x.shape[-2:]
+    mode = 'reflect' if min(h, w) >= stride else 'replicate'
+    padded = F.pad(x, (0, -w % stride, 0, -h % stride), mode=mode)
+    return shuffle_up(net(shuffle_down(padded, stride)), stride)[..., :h, :w]
+
+
+def random_sub_images(x: Tensor, stride: int, generator: torch.Generator | None = None) -> Tensor:
+    """SDAP's random sub-samples: in every stride x stride cell, and for every image, the pixels in a random order.
+
+    (N, C, H, W) -> (stride^2, N, C, H / stride, W / stride): sub-image k holds each cell's k-th pixel; the channels go
+    together; all of them hold every pixel once. H and W are multiples of stride.
+    """
+    n, c, h, w = x.shape
+    cells = x.reshape(n, c, h // stride, stride, w // stride, stride).permute(0, 2, 4, 3, 5, 1)
+    cells = cells.reshape(n, h // stride, w // stride, stride ** 2, c)
+    order = torch.rand(cells.shape[:4], generator=generator, device=x.device).argsort(dim=-1)
+    return cells.gather(3, order[..., None].expand_as(cells)).permute(3, 0, 4, 1, 2)
+
+
+def random_parts(x: Tensor, parts: int, generator: torch.Generator | None = None) -> Tensor:
+    """(parts, N, 1, H, W) bool: every pixel of x, all channels together, is in exactly one part, drawn at random."""
+    drawn = torch.randint(parts, (x.shape[0], 1, *x.shape[2:]), generator=generator, device=x.device)
+    return drawn == torch.arange(parts, device=x.device).view(-1, 1, 1, 1, 1)
+
+
+def fill_masked(net: Callable[[Tensor], Tensor], x: Tensor, parts: int, generator: torch.Generator | None = None
+                ) -> Tensor:
+    """AMSNet's multi-mask answer: each part of the pixels is predicted while it is hidden (zero)."""
+    return sum(net(x * ~hidden) * hidden for hidden in random_parts(x, parts, generator))
+
+
+def replace_and_refine(net: Callable[[Tensor], Tensor], noisy: Tensor, denoised: Tensor, share: float = 0.16,
+                       times: int = 8, by_channel: bool = False, generator: torch.Generator | None = None) -> Tensor:
+    """Random-replacing refinement (R3 of AP-BSN): put noisy pixels back at random, denoise again, average.
+
+    Args:
+        net: on whole images.
+        noisy, denoised: (N, C, H, W).
+        share: of the pixels that are replaced.
+        times: draws that are averaged, one after another: memory does not grow with them.
+        by_channel: draw each channel apart (AP-BSN), or all of a pixel together (AMSNet).
+        generator: of the draws, on noisy's device.
+    """
+    n, c, h, w = noisy.shape
+    total = torch.zeros_like(denoised)
+    for _ in range(times):
+        drawn = torch.rand(n, c if by_channel else 1, h, w, generator=generator, device=noisy.device)
+        total += net(torch.where(drawn < share, noisy, denoised))
+    return total / times

@@ -1,0 +1,129 @@
+"""DBSNl, and what AP-BSN, SDAP and AMSNet share: blindness, exact partitions and round trips."""
+from __future__ import annotations
+
+import pytest
+import torch
+from basicsr.archs import build_network
+
+from basicsr_sassid.archs.subsample_util import (
+    fill_masked,
+    from_mosaic,
+    in_sub_images,
+    random_parts,
+    random_sub_images,
+    replace_and_refine,
+    shuffle_down,
+    shuffle_up,
+    to_mosaic,
+)
+
+
+def small_dbsnl(**changes):
+    return build_network({'type': 'DBSNl', 'dim': 8, 'num_module': 3, **changes})
+
+
+def test_dbsnl_has_the_published_parameters_and_names():
+    net = build_network({'type': 'DBSNl'})
+    assert sum(parameter.numel() for parameter in net.parameters()) == 3_656_131
+    names = set(net.state_dict())
+    assert {'head.0.weight', 'branch1.body.0.weight', 'branch2.body.6.body.2.bias', 'tail.6.weight'} <= names
+    assert not any('mask' in name for name in names)
+
+
+def test_dbsnl_has_the_published_multiply_adds():
+    from torch.utils.flop_counter import FlopCounterMode
+    with torch.device('meta'):
+        net, image = build_network({'type': 'DBSNl'}), torch.empty(1, 3, 64, 64)
+    with FlopCounterMode(display=False) as counter:
+        net(image)
+    assert counter.get_total_flops() / 2 / 64 ** 2 == 3_650_112
+
+
+def test_dbsnl_does_not_see_the_pixel_it_predicts():
+    net, image = small_dbsnl().double(), torch.rand(1, 3, 40, 37, dtype=torch.float64)
+    with torch.no_grad():
+        before = net(image)
+    for y, x in [(0, 0), (0, 36), (39, 0), (39, 36), (20, 18), (1, 30), (33, 2)]:
+        other = image.clone()
+        other[..., y, x] = 1000  # not NaN: the masked tap multiplies it with zero
+        with torch.no_grad():
+            changed = (net(other) != before).any(dim=1)[0]
+        assert not changed[y, x] and changed.sum() > 50, 'its neighbours see it'
+
+
+def test_dbsnl_sees_59_pixels_and_leaves_its_weights_alone():
+    net = build_network({'type': 'DBSNl', 'dim': 4}).double()
+    for parameter in net.parameters():
+        torch.nn.init.constant_(parameter, 0.05)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    image = torch.rand(1, 3, 71, 71, dtype=torch.float64, requires_grad=True)
+    net(image)[0, 0, 35, 35].backward()
+    seen = image.grad[0].abs().sum(0).nonzero() - 35
+    assert seen.abs().max() == 29 and image.grad[0, :, 35, 35].abs().max() == 0
+    assert len(seen) == 3240
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize('stride', [1, 2, 5])
+def test_shuffling_is_slicing_and_comes_back(stride):
+    x = torch.rand(2, 3, 4 * stride, 7 * stride)
+    down = shuffle_down(x, stride)
+    for n in range(2):
+        for i in range(stride):
+            for j in range(stride):
+                assert torch.equal(down[n * stride ** 2 + i * stride + j], x[n, :, i::stride, j::stride])
+    assert torch.equal(shuffle_up(down, stride), x)
+    mosaic = to_mosaic(down, stride, 2)
+    assert mosaic.shape == (2, 3, stride * 8, stride * 11) and torch.equal(from_mosaic(mosaic, stride, 2), down)
+    assert torch.equal(mosaic[0, :, 2:6, 2:9], x[0, :, ::stride, ::stride])
+    assert mosaic[..., :2, :].abs().max() == 0
+
+
+@pytest.mark.parametrize('size', [(1, 1), (2, 9), (10, 10), (13, 7)])
+def test_any_size_in_sub_images(size):
+    x = torch.rand(2, 3, *size)
+    assert torch.equal(in_sub_images(lambda y: y, x, 5), x)
+
+
+def test_random_sub_images_hold_every_pixel_of_their_cell_once():
+    torch.manual_seed(0)
+    x = torch.arange(2 * 10 * 15.).reshape(2, 1, 10, 15).repeat(1, 3, 1, 1)
+    parts = random_sub_images(x, 5)
+    assert parts.shape == (25, 2, 3, 2, 3)
+    assert torch.equal(parts[:, :, 0], parts[:, :, 2]), 'the channels go together'
+    plain = x.reshape(2, 3, 2, 5, 3, 5).permute(3, 5, 0, 1, 2, 4).reshape(25, 2, 3, 2, 3)
+    assert torch.equal(parts.sort(0).values, plain.sort(0).values), 'each cell keeps its pixels'
+    assert not torch.equal(parts[:, 0, 0, 0, 0] - parts[:, 0, 0, 0, 0].min(),
+                           parts[:, 0, 0, 1, 1] - parts[:, 0, 0, 1, 1].min()), 'each cell has its own order'
+
+
+def test_every_place_of_a_cell_is_as_likely():
+    x = torch.arange(4.).reshape(1, 1, 2, 2).repeat(1, 1, 100, 100)
+    first = random_sub_images(x, 2, torch.Generator().manual_seed(0))[0]
+    assert torch.bincount(first.flatten().long()) / first.numel() == pytest.approx([0.25] * 4, abs=0.015)
+
+
+def test_parts_are_a_partition():
+    parts = random_parts(torch.rand(2, 3, 30, 40), 3, torch.Generator().manual_seed(0))
+    assert torch.equal(parts.sum(0), torch.ones(2, 1, 30, 40, dtype=torch.long))
+    assert parts.float().mean(dim=(1, 2, 3, 4)) == pytest.approx([1 / 3] * 3, abs=0.03)
+
+
+def test_masked_pixels_are_predicted_unseen():
+    x = torch.rand(1, 3, 8, 8) + 1
+    assert fill_masked(lambda y: y, x, 2).abs().max() == 0, 'what is hidden is zero'
+    assert torch.equal(fill_masked(lambda y: torch.full_like(y, 7), x, 4), torch.full_like(x, 7)), 'all are filled'
+    image = x.clone().requires_grad_()
+    fill_masked(lambda y: y.cumsum(3), image, 2, torch.Generator().manual_seed(0))[0, 0, 4, 5].backward()
+    assert image.grad[0, 0, 4, 5] == 0 and image.grad[0, 0, 4, :5].sum() > 0
+
+
+def test_refinement_is_the_mean_of_its_draws():
+    noisy, denoised = torch.rand(2, 2, 3, 64, 64)
+    generator = torch.Generator().manual_seed(0)
+    result = replace_and_refine(lambda y: y, noisy, denoised, 0.16, 8, by_channel=True, generator=generator)
+    taken = ((result - denoised) / (noisy - denoised))
+    assert taken.mean() == pytest.approx(0.16, abs=0.005)
+    assert torch.allclose((taken * 8).round() / 8, taken, atol=1e-2)
+    together = replace_and_refine(lambda y: y, noisy, denoised, 0.5, 1)
+    assert (((together == noisy).all(1)) | ((together == denoised).all(1))).all(), 'all channels of a pixel'
