@@ -3,6 +3,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ONNX = ['onnx', 'onnxscript', 'onnxruntime']  # to write a network (the first two) and to run it
+OPTIONS = [f'basicsr_sassid.options.{method}' for method in ('sassid', 'apbsn', 'sdap', 'amsnet')]
 TEST = ['pytest', 'pytest-timeout', *ONNX]
 
 setup(
@@ -13,9 +14,9 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10,<3.13',  # basicsr 1.4.2 does not build on 3.13
-    packages=[*find_packages(include=['basicsr_sassid*']), 'basicsr_sassid.options.sassid'],
-    package_dir={'basicsr_sassid.options.sassid': 'options/sassid'},
-    package_data={'basicsr_sassid.clean': ['report.html'], 'basicsr_sassid.options.sassid': ['*.yml']},
+    packages=[*find_packages(include=['basicsr_sassid*']), *OPTIONS],
+    package_dir={package: package.removeprefix('basicsr_sassid.').replace('.', '/') for package in OPTIONS},
+    package_data={'basicsr_sassid.clean': ['report.html'], **dict.fromkeys(OPTIONS, ['*.yml'])},
     install_requires=['basicsr==1.4.2', 'torch>=2.6', 'torchvision', 'mmcv-lite>=2.1', 'mmengine', 'lmdb',
                       'numpy', 'opencv-python>=4.12', 'pillow>=10.1', 'pyyaml', 'safetensors',
                       'scikit-image', 'scipy', 'jinja2', 'tifffile', 'tqdm'],

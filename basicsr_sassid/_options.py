@@ -16,7 +16,7 @@ from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 from basicsr_sassid._checks import UserError, check_keys, check_type, existing
 
 _TOP = ('name', 'model_type', 'scale', 'img_range', 'num_gpu', 'manual_seed', 'datasets', 'path', 'train', 'val',
-        'logger', 'dist_params', 'find_unused_parameters')
+        'logger', 'dist_params', 'find_unused_parameters', 'inference')
 _PATH_PREFIXES = ('pretrain_network_', 'param_key_', 'strict_load_')
 _PATH = ('resume_state', 'ignore_resume_networks')
 _VAL = ('val_freq', 'save_img', 'metrics', 'suffix', 'pbar')

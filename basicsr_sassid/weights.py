@@ -48,7 +48,7 @@ def _read_safetensors(path: Path) -> dict:
     try:
         with safe_open(path, 'pt') as file:
             card, params = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        settings = {key: json.loads(card[key]) for key in ('network', 'img_range') if key in card}
+        settings = {key: json.loads(card[key]) for key in ('network', 'img_range', 'inference') if key in card}
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f'{path} is no file of weights, or damaged: {str(error).splitlines()[0]}') from error
     return {'params': params, **settings}

@@ -20,7 +20,7 @@ from conftest import ROOT, run_module, tiny_options
 OPTION_FILES = sorted((ROOT / 'options').rglob('*.yml'))
 
 
-@pytest.mark.parametrize('path', OPTION_FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize('path', OPTION_FILES, ids=lambda path: f'{path.parent.name}/{path.name}')
 def test_every_option_file_is_complete_and_builds(path, tmp_path):
     opt = read_options(path)
     for block in opt['datasets'].values():
@@ -33,7 +33,7 @@ def test_every_option_file_is_complete_and_builds(path, tmp_path):
         if key.startswith('network_'):
             with torch.device('meta'):
                 build_network(opt[key], key)
-    assert f'options/sassid/{path.name}' in path.read_text(), 'the launch command stands on top'
+    assert f'options/{path.parent.name}/{path.name}' in path.read_text(), 'the launch command stands on top'
 
 
 def test_the_papers_settings():

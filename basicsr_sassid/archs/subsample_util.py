@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+REFINEMENTS = ('none', 'again', 'replace')
+
 
 def shuffle_down(x: Tensor, stride: int) -> Tensor:
     """Pixel-shuffle downsampling: every ``stride``-th pixel, in all phases, on the batch axis.
 
-    (N, C, H, W) -> (N * stride^2, C, H / stride, W / stride); image n's phase (i, j) is at ``n * stride^2 + i * stride
-    + j`` and holds ``x[n, :, i::stride, j::stride]``. :func:`shuffle_up` is its inverse. H and W are multiples of stride;
-    :func:`in_sub_images` pads.
+    (N, C, H, W) -> (N * stride^2, C, H / stride, W / stride). Image n's phase (i, j), ``x[n, :, i::stride,
+    j::stride]``, is at ``n * stride^2 + i * stride + j``. :func:`shuffle_up` is its inverse. H and W are multiples of
+    stride; :func:`in_sub_images` pads.
     """
     n, c, h, w = x.shape
     cells = x.reshape(n, c, h // stride, stride, w // stride, stride).permute(0, 3, 5, 1, 2, 4)
@@ -100,3 +102,32 @@ def replace_and_refine(net: Callable[[Tensor], Tensor], noisy: Tensor, denoised:
         drawn = torch.rand(n, c if by_channel else 1, h, w, generator=generator, device=noisy.device)
         total += net(torch.where(drawn < share, noisy, denoised))
     return total / times
+
+
+def denoise_in_passes(net: Callable[[Tensor], Tensor], x: Tensor, stride: int = 1, parts: int = 0, refine: str = 'none',
+                      share: float = 0.16, times: int = 8, by_channel: bool = False, seed: int = 0) -> Tensor:
+    """The answer of a network that was trained on sub-images: (N, C, H, W) -> (N, C, H, W), any H and W.
+
+    Args:
+        net: the network.
+        stride: of the sub-images of the first pass; 1: the image itself.
+        parts: 0: the network does not see the pixel that it predicts. Else the pixels are hidden in so many parts.
+        refine: what follows at full size: ``'none'``; ``'again'``: one more pass on the result (SDAP's "E");
+            ``'replace'``: :func:`replace_and_refine`, with ``share``, ``times``, ``by_channel``.
+        seed: of the draws: the same image gives the same result.
+
+    Raises:
+        ValueError: ``refine`` is none of these.
+    """
+    if refine not in REFINEMENTS:
+        raise ValueError(f'refine: expected one of {", ".join(REFINEMENTS)}, got {refine!r}')
+    generator = torch.Generator(x.device).manual_seed(seed)
+
+    def answer(y: Tensor) -> Tensor:
+        return fill_masked(net, y, parts, generator) if parts else net(y)
+    result = in_sub_images(answer, x, stride)
+    if refine == 'again':
+        return answer(result)
+    if refine == 'replace':
+        return replace_and_refine(answer, x, result, share, times, by_channel, generator)
+    return result

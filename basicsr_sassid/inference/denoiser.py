@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from basicsr_sassid._checks import UserError, check_choice
 from basicsr_sassid._device import PRECISIONS, choose_device, choose_dtype
 from basicsr_sassid.archs.official_util import network_of
+from basicsr_sassid.archs.subsample_util import denoise_in_passes
 from basicsr_sassid.archs.symmetry_util import over_symmetries
 from basicsr_sassid.inference.tiling import tiles
 from basicsr_sassid.weights import build_network, load_state, read_weights, state_dict_of
@@ -49,6 +50,7 @@ class Denoiser:
         self.net = build_network(block, str(weights))
         load_state(self.net, state, weights)
         self.img_range = content.get('img_range', 255)
+        self.passes = content.get('inference') or {}  # how methods with sub-images use their network
         self.device = choose_device(device)
         check_choice(precision, PRECISIONS, 'precision')
         self.dtype = choose_dtype(precision, self.device)
@@ -103,8 +105,11 @@ class Denoiser:
     def _ensemble(self, x: Tensor) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             if self.self_ensemble:
-                return over_symmetries(self.net, x)
-            return self.net(x.contiguous(memory_format=torch.channels_last))
+                return over_symmetries(self._answer, x)
+            return self._answer(x.contiguous(memory_format=torch.channels_last))
+
+    def _answer(self, x: Tensor) -> Tensor:
+        return denoise_in_passes(self.net, x, **self.passes) if self.passes else self.net(x)
 
 
 def _white(dtype: np.dtype) -> float:

@@ -106,6 +106,8 @@ class StagedModel(BaseModel):
                                 f'path.pretrain_network_{stage.network} to its .pth')
             if block['iter'] > 0:
                 check_keys(block, cls.stage_keys, where, required=['optim', 'scheduler'])
+        if opt.get('inference') and not hasattr(cls, 'passes'):
+            raise UserError(f'inference: {cls.__name__} knows no such block')
         total = sum(block['iter'] for block in train['stages'].values())
         if train.get('total_iter') not in (None, total):
             raise UserError(f'train.total_iter: {train["total_iter"]} is not the sum of the stages\' iter, {total}. '
@@ -286,14 +288,17 @@ class StagedModel(BaseModel):
         self.answers = {key.removeprefix('teacher_'): value.to(self.device, non_blocking=True)
                         for key, value in data.items() if key.startswith('teacher_')}
 
-    def optimize_parameters(self, current_iter: int) -> None:
-        lq = self.lq * self.img_range
+    def training_loss(self, lq: Tensor) -> Tensor:
+        """The loss of the running stage on noisy patches, (N, C, H, W) in [0, img_range]."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             with torch.no_grad():
                 targets = [self.answers[teacher] * self.img_range if teacher in self.answers else self.nets[teacher](lq)
                            for teacher in self.stage.teachers] or [lq]
             prediction = self.net(lq)
-        loss = self.criterion(prediction.float(), *(target.float() for target in targets))
+        return self.criterion(prediction.float(), *(target.float() for target in targets))
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        loss = self.training_loss(self.lq * self.img_range)
         optimizer = self.optimizers[0]
         optimizer.zero_grad()
         self.scaler.scale(loss).backward()
@@ -325,8 +330,12 @@ class StagedModel(BaseModel):
         training = net.training
         net.eval()
         with torch.no_grad():
-            self.output = net(self.lq * self.img_range) / self.img_range
+            self.output = self.denoise(net, self.lq * self.img_range) / self.img_range
         net.train(training)
+
+    def denoise(self, net: nn.Module, lq: Tensor) -> Tensor:
+        """What a network makes of noisy images, (N, C, H, W) in [0, img_range]."""
+        return net(lq)
 
     def get_current_visuals(self) -> dict[str, Tensor]:
         visuals = {'lq': self.lq, 'result': self.output}
@@ -428,12 +437,16 @@ class StagedModel(BaseModel):
     def _save_net(self, name: str, label: str) -> None:
         if self.opt['rank'] != 0:
             return
-        content = {'params': _on_cpu(self.nets[name].state_dict()), 'network': self.opt[f'network_{name}'],
-                   'img_range': self.img_range}
+        content = self.net_file(name)
         if self.opt['train'].get('ema_decay', 0) > 0:
             running = self.ema is not None and self.stage.network == name
             content['params_ema'] = _on_cpu(self.ema.module.state_dict()) if running else content['params']
         save_torch(content, Path(self.opt['path']['models']) / f'net_{name}_{label}.pth')
+
+    def net_file(self, name: str) -> dict[str, Any]:
+        """What ``net_<name>_*.pth`` holds: weights, and how to build and use the network."""
+        return {'params': _on_cpu(self.nets[name].state_dict()), 'network': self.opt[f'network_{name}'],
+                'img_range': self.img_range}
 
     def resume_training(self, resume_state: dict) -> None:
         """Go on from a state of :meth:`save`. Raises UserError if it is of another set-up."""

@@ -1,0 +1,161 @@
+"""AP-BSN, SDAP, AMSNet: each loss by hand, training, resume, use."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from basicsr.archs import build_network
+from basicsr.models import build_model
+
+from basicsr_sassid import Denoiser
+from basicsr_sassid._checks import UserError
+from basicsr_sassid._options import complete_options
+from basicsr_sassid.archs.subsample_util import fill_masked, in_sub_images, replace_and_refine
+from basicsr_sassid.train import train
+
+from conftest import tiny_options
+
+METHODS = ('APBSNModel', 'SDAPModel', 'AMSNetModel')
+
+
+def options(photographs, model: str, **changes) -> dict:
+    opt = tiny_options(photographs)
+    opt['name'], opt['model_type'] = model, model
+    opt['datasets']['train']['patch_size'] = 30
+    del opt['network_bnn'], opt['network_lan']
+    opt['network_g'] = ({'type': 'DenoisingUNet', 'dim': 4} if model == 'AMSNetModel'
+                        else {'type': 'DBSNl', 'dim': 8, 'num_module': 2})
+    opt['train']['stages'] = {'bsn': {'iter': 6, 'optim': {'type': 'Adam', 'lr': 1e-3},
+                                      'scheduler': {'type': 'CosineAnnealingLR'}}}
+    opt['train'].update(changes)
+    return opt
+
+
+def model_of(photographs, tmp_path, name: str, **changes):
+    torch.manual_seed(0)
+    model = build_model(complete_options(options(photographs, name, **changes), tmp_path, True))
+    model.update_learning_rate(1)
+    return model
+
+
+@pytest.mark.parametrize('pad', [None, 2])
+def test_apbsn_learns_every_phase_of_the_image(photographs, tmp_path, pad):
+    model = model_of(photographs, tmp_path, 'APBSNModel', mosaic_pad=pad)
+    lq = torch.rand(2, 3, 30, 30) * 255
+    loss = model.training_loss(lq)
+    errors = []
+    for n in range(2):
+        for i in range(5):
+            for j in range(5):
+                phase = lq[n:n + 1, :, i::5, j::5]
+                errors.append((model.net(phase) - phase).abs().mean())
+    if pad is None:
+        assert loss.item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
+    else:  # the phases lie 4 zeros apart, within reach of one another
+        assert loss.item() == pytest.approx(torch.stack(errors).mean().item(), rel=0.2)
+
+
+def test_sdap_learns_the_next_sub_image(photographs, tmp_path, monkeypatch):
+    model = model_of(photographs, tmp_path, 'SDAPModel')
+    parts = torch.rand(25, 2, 3, 6, 6)
+    monkeypatch.setattr('basicsr_sassid.models.sdap_model.random_sub_images', lambda lq, stride: parts)
+    by_hand = sum((model.net(parts[j]) - parts[(j + 1) % 25]).abs().mean() for j in range(25))
+    assert model.training_loss(torch.zeros(2, 3, 30, 30)).item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+def test_amsnet_learns_what_is_hidden(photographs, tmp_path, monkeypatch):
+    model = model_of(photographs, tmp_path, 'AMSNetModel')
+    seen = []
+    monkeypatch.setattr(model, 'net', lambda x: seen.append(x) or torch.zeros_like(x))
+    lq = torch.rand(2, 3, 30, 30) + 1
+    loss = model.training_loss(lq)
+    hidden = seen[0] == 0
+    assert seen[0].shape == (50, 3, 6, 6) and hidden.float().mean() == pytest.approx(0.5, abs=0.05)
+    assert (hidden[:, 0] == hidden[:, 2]).all()
+    images = torch.stack([lq[n, :, i::5, j::5] for n in range(2) for i in range(5) for j in range(5)])
+    assert loss.item() == pytest.approx(images[hidden].mean().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_training_lowers_the_loss(photographs, tmp_path, name):
+    opt = options(photographs, name)
+    opt['train']['stages']['bsn'].update(iter=120, optim={'type': 'Adam', 'lr': 3e-3})
+    opt['train']['grad_clip'] = 100
+    losses = []
+    train(complete_options(opt, tmp_path, True),
+          watch=lambda model, number: losses.append(model.get_current_log()['l_bsn']) and None)
+    assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_resumed_is_as_never_stopped(photographs, tmp_path, name):
+    opt = options(photographs, name)
+    train(complete_options(opt, tmp_path / 'whole', True), watch=lambda *_: None)
+    train(complete_options(opt, tmp_path / 'stopped', True), watch=lambda model, number: number == 4)
+    train(complete_options(opt, tmp_path / 'stopped', True, auto_resume=True), watch=lambda *_: None)
+    one, other = (torch.load(tmp_path / run / f'experiments/{name}/models/net_g_latest.pth')['params']
+                  for run in ('whole', 'stopped'))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize('size', [(33, 47), (1, 9), (64, 64)])
+def test_denoiser_uses_the_network_as_its_model_does(photographs, tmp_path, name, size):
+    opt = complete_options(options(photographs, name), tmp_path, True)
+    model = train(opt, watch=lambda *_: None)
+    image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
+    model.lq = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    model.test()
+    expected = (model.output[0].permute(1, 2, 0).clamp(0, 1) * 255).round().numpy()
+    denoise = Denoiser(tmp_path / f'experiments/{name}/models/net_g_latest.pth', 'cpu', precision='fp32')
+    assert denoise.passes == model.inference
+    assert np.abs(denoise(image) - expected).max() <= 1
+    assert np.array_equal(denoise(image), denoise(image)), 'the draws are seeded'
+
+
+def test_what_each_does_in_use(photographs, tmp_path):
+    x = torch.rand(1, 3, 14, 10) * 255
+    net = build_network({'type': 'DBSNl', 'dim': 4, 'num_module': 1})
+    with torch.no_grad():
+        models = {name: model_of(photographs, tmp_path, name) for name in METHODS}
+        halves = in_sub_images(net, x, 2)
+        assert torch.equal(models['SDAPModel'].denoise(net, x), net(halves))
+        generator = torch.Generator().manual_seed(0)
+        assert torch.equal(models['APBSNModel'].denoise(net, x),
+                           replace_and_refine(net, x, halves, 0.16, 8, True, generator))
+        generator = torch.Generator().manual_seed(0)
+
+        def filled(y):
+            return fill_masked(net, y, 2, generator)
+        assert torch.equal(models['AMSNetModel'].denoise(net, x),
+                           replace_and_refine(filled, x, in_sub_images(filled, x, 2), generator=generator))
+
+
+def test_amsnet_takes_any_network(photographs, tmp_path):
+    opt = options(photographs, 'AMSNetModel')
+    opt['network_g'] = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 1}  # BasicSR's own
+    train(complete_options(opt, tmp_path, True), watch=lambda *_: None)
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'stride': 4}, 'datasets.train.patch_size: expected a multiple of train.stride 4, got 30'),
+    ({'stride': 0}, 'train.stride: expected a number of pixels >= 1'),
+    ({'mosaic_pad': 2}, "train: unknown key 'mosaic_pad'")])
+def test_wrong_training_options(photographs, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        complete_options(options(photographs, 'SDAPModel', **changes), tmp_path, True)
+
+
+@pytest.mark.parametrize(('block', 'message'), [
+    ({'strid': 2}, "inference: unknown key 'strid'. Did you mean 'stride'"),
+    ({'refine': 'twice'}, 'inference.refine: expected one of none, again, replace'),
+    ({'parts': -1}, 'inference.parts: expected a number >= 0')])
+def test_wrong_inference_options(photographs, tmp_path, block, message):
+    opt = options(photographs, 'SDAPModel')
+    opt['inference'] = block
+    with pytest.raises(UserError, match=message):
+        complete_options(opt, tmp_path, True)
+    opt = tiny_options(photographs)
+    opt['inference'] = {'stride': 2}
+    with pytest.raises(UserError, match='ThreeStageModel knows no such block'):
+        complete_options(opt, tmp_path, True)
