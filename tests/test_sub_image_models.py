@@ -133,7 +133,8 @@ def test_what_each_does_in_use(photographs, tmp_path):
 
 def test_amsnet_takes_any_network(photographs, tmp_path):
     opt = options(photographs, 'AMSNetModel')
-    opt['network_g'] = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 1}  # BasicSR's own
+    opt['network_g'] = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1,
+                        'upscale': 1}  # BasicSR's own
     train(complete_options(opt, tmp_path, True), watch=lambda *_: None)
 
 
