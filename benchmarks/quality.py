@@ -41,6 +41,7 @@ import plain  # isort: skip
 
 SHARES = {'bnn': 0.4, 'lan': 0.25, 'unet': 0.35}  # of the minutes
 RATES = {'bnn': 2e-3, 'lan': 2e-3, 'unet': 2e-3}
+WARM_UP = 0.03  # of a stage
 MOST_JUDGED = 16
 Pairs = list[tuple[np.ndarray, np.ndarray]]
 
@@ -86,7 +87,8 @@ def race(step: Callable[[str, dict], None], begin: Callable[[str], None], asked:
         while clock < end:
             started = time.perf_counter()
             progress = (clock - first) / (end - first)
-            step(stage, next(source), RATES[stage] * (1 + math.cos(math.pi * progress)) / 2)
+            warm = min(progress / WARM_UP, 1)
+            step(stage, next(source), warm * RATES[stage] * (1 + math.cos(math.pi * progress)) / 2)
             count += 1
             clock += time.perf_counter() - started
             if clock >= due:
@@ -102,9 +104,10 @@ def race(step: Callable[[str, dict], None], begin: Callable[[str], None], asked:
 
 def race_ours(database: Path, folder: Path, pairs: Pairs, minutes: float) -> list[dict]:
     opt = cpu_options(database, 'race', 0)
-    # the teacher is asked once where that leaves time for more iterations
-    cached = plan_iterations(opt, folder, minutes)['teacher_cache'] != 'off'
-    opt['train']['teacher_cache'] = 'memory' if cached else 'off'
+    # the teacher is asked once where that takes little of the LAN's time, from which it is taken here
+    plan = plan_iterations(opt, folder, minutes)
+    cheap = 0 < plan['cache_seconds'] < 0.1 * 60 * minutes * SHARES['lan']
+    opt['train']['teacher_cache'] = 'memory' if cheap else 'off'
     model = ThreeStageModel(complete_options(opt, folder, True))
     dataset = NoisyImageDataset(model.opt['datasets']['train'])
     starts = dict(zip(STAGES, np.cumsum([1, *model.lengths]).tolist()))
