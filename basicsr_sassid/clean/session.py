@@ -215,7 +215,7 @@ def _say_survey(found: Survey, failed: dict[str, str], blind_size: int | str, ha
                         '--blind-size 3.')
     megapixels = sum(height * width for height, width in found.photos.values()) / 1e6
     print(f'{_count(len(found.photos), "photograph")}, {megapixels:.1f} megapixels; noise of {noise.sigma.mean():.1f} '
-          f'grey levels, correlated over {_count(noise.blind_size(), "pixel")}', flush=True)
+          f'grey levels, correlated over {_count(noise.reach(), "pixel")}', flush=True)
     if 0 < found.num_grey < found.num_measured:
         print(f'{found.num_grey} of {found.num_measured} are grey, the others in colour: all are learnt from together.')
     if len(found.groups) > 1:
