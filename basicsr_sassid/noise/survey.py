@@ -125,8 +125,8 @@ def describe(found: Survey) -> str:
     if noise.sigma.max() < LITTLE:
         lines.append('There is almost no noise here: denoising would only remove detail.')
     else:
-        lines.append(f'Correlated over {noise.reach()} pixels. Recommended: network_bnn.blind_size: {noise.blind_size()} '
-                     '(and network_lan.receptive_size no larger)')
+        lines.append(f'Correlated over {noise.reach()} pixels. Recommended: network_bnn.blind_size: '
+                     f'{noise.blind_size()} (and network_lan.receptive_size no larger)')
     return '\n'.join(lines)
 
 
