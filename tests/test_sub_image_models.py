@@ -160,3 +160,63 @@ def test_wrong_inference_options(photographs, tmp_path, block, message):
     opt['inference'] = {'stride': 2}
     with pytest.raises(UserError, match='ThreeStageModel knows no such block'):
         complete_options(opt, tmp_path, True)
+
+
+@pytest.fixture(scope='module')
+def taught(tmp_path_factory):
+    """A trained AMSNet and a trained BNN, a few iterations each: name -> file."""
+    import cv2
+    folder = tmp_path_factory.mktemp('taught')
+    (folder / 'noisy').mkdir()
+    for number in range(3):
+        image = np.random.default_rng(number).integers(90, 160, (64, 80, 3)).astype(np.uint8)
+        cv2.imwrite(str(folder / f'noisy/{number}.png'), image)
+    train(complete_options(options(folder / 'noisy', 'AMSNetModel'), folder, True), watch=lambda *_: None)
+    train(complete_options(tiny_options(folder / 'noisy'), folder, True), watch=lambda *_: None)
+    return {'amsnet': folder / 'experiments/AMSNetModel/models/net_g_latest.pth',
+            'bnn': folder / 'experiments/tiny/models/net_bnn_latest.pth', 'noisy': folder / 'noisy'}
+
+
+def distilling(taught, model: str, **networks) -> dict:
+    opt = tiny_options(taught['noisy'])
+    blocks = {'bnn': opt.pop('network_bnn'), 'amsnet': {'type': 'DenoisingUNet', 'dim': 4}}
+    del opt['network_lan']
+    opt.update(name=model, model_type=model)
+    opt['train']['stages'] = {'unet': opt['train']['stages']['unet']}
+    for role, method in networks.items():
+        opt[f'network_{role}'] = blocks[method]
+        opt['path'][f'pretrain_network_{role}'] = str(taught[method])
+    return opt
+
+
+@pytest.mark.parametrize('cache', ['off', 'memory'])
+def test_a_student_of_any_method(taught, tmp_path, cache):
+    """It learns what the teacher's own Denoiser says, passes and range included."""
+    opt = distilling(taught, 'DistilledModel', flat='amsnet')
+    opt['train']['teacher_cache'] = cache
+    model = train(complete_options(opt, tmp_path, True), watch=lambda *_: None)
+    image = np.random.default_rng(5).uniform(0.3, 0.6, (32, 32, 3)).astype(np.float32)
+    answer = model.teach('flat', torch.from_numpy(image).permute(2, 0, 1)[None] * 255)[0].permute(1, 2, 0) / 255
+    expected = Denoiser(taught['amsnet'], 'cpu', precision='fp32')(image)
+    np.testing.assert_allclose(answer.clamp(0, 1).numpy(), expected, atol=1e-4)
+    assert Denoiser(tmp_path / 'experiments/DistilledModel/models/net_g_latest.pth').passes == {}, 'one pass'
+
+
+def test_two_teachers_of_two_methods(taught, tmp_path):
+    opt = distilling(taught, 'TwoTeacherModel', flat='bnn', texture='amsnet')
+    model = build_model(complete_options(opt, tmp_path, True))
+    model.update_learning_rate(1)
+    model.answers = {}
+    lq = torch.rand(2, 3, 32, 32) * 255
+    from basicsr_sassid.losses.selective_loss import TwoTeacherL1Loss
+    with torch.no_grad():
+        flat, texture = (model.teach(name, lq) for name in ('flat', 'texture'))
+    expected = TwoTeacherL1Loss()(model.net(lq), flat, texture)
+    assert model.training_loss(lq).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_student_without_a_teacher_is_refused(taught, tmp_path):
+    opt = distilling(taught, 'TwoTeacherModel', flat='bnn', texture='amsnet')
+    del opt['path']['pretrain_network_texture']
+    with pytest.raises(UserError, match='TwoTeacherModel learns from a trained network_texture'):
+        complete_options(opt, tmp_path, True)

@@ -1,10 +1,11 @@
 """The eight flips and turns of the square."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 SYMMETRIES = tuple(product(range(4), (False, True)))  # (quarter turns, flip first)
 
@@ -20,7 +21,7 @@ def turned_back(x: Tensor, turns: int, flip: bool) -> Tensor:
     return x.flip(3) if flip else x
 
 
-def over_symmetries(net: nn.Module, x: Tensor) -> Tensor:
+def over_symmetries(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Mean of net's answers on the eight flips and turns of x, each turned back: (N, C, H, W) -> (N, C, H, W)."""
     total = None
     for symmetry in SYMMETRIES:

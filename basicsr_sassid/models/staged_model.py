@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 from collections import OrderedDict
@@ -148,7 +149,8 @@ class StagedModel(BaseModel):
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
         self.img_range = opt.get('img_range', 255)
-        networks = dict.fromkeys(stage.network for stage in self.stages) if self.is_train else ['g']
+        networks = dict.fromkeys(name for stage in self.stages for name in (*stage.teachers, stage.network))
+        networks = networks if self.is_train else ['g']
         self.nets = {name: self._build(name) for name in networks}
         self.net_g = self.nets['g']
         self.metric_results: dict[str, float] = {}
@@ -233,13 +235,17 @@ class StagedModel(BaseModel):
                                    f', the patches of its stages hold {drawn / 1e6:,.0f}.')
         return once <= drawn
 
+    def teaching(self, name: str) -> dict[str, Any]:
+        """What else a teacher's answers depend on, of JSON's types."""
+        return {}
+
     def _ask_once(self, name: str, dataset: Dataset) -> TeacherCache:
         """The answers of network ``name`` on all images: made, or gone on with, or found. All processes share it."""
         if name in self.caches:
             return self.caches[name]
         ensemble = bool(self.opt['train'].get('teacher_ensemble'))
         settings = {'network': self.opt[f'network_{name}'], 'window': dataset.patch_size, 'ensemble': ensemble,
-                    'img_range': self.img_range, 'dtype': str(self.dtype)}
+                    'img_range': self.img_range, 'dtype': str(self.dtype), **self.teaching(name)}
         folder = None
         if self.opt['train']['teacher_cache'] != 'memory':
             folder = Path(self.opt['path']['experiments_root']) / 'teacher_cache' / (
@@ -258,7 +264,7 @@ class StagedModel(BaseModel):
                               disable=self.opt['rank'] != 0 or bool(self.opt.get('quiet'))):
                 image = torch.from_numpy(dataset.image(index)).permute(2, 0, 1).to(self.device) * self.img_range
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                    answer = ask(self.nets[name], image, dataset.patch_size, ensemble,
+                    answer = ask(functools.partial(self.teach, name), image, dataset.patch_size, ensemble,
                                  self.opt['datasets']['train']['batch_size_per_gpu'])
                 yield index, (answer / self.img_range).permute(1, 2, 0).cpu().numpy()
 
@@ -288,12 +294,16 @@ class StagedModel(BaseModel):
         self.answers = {key.removeprefix('teacher_'): value.to(self.device, non_blocking=True)
                         for key, value in data.items() if key.startswith('teacher_')}
 
+    def teach(self, name: str, lq: Tensor) -> Tensor:
+        """What teacher ``name`` answers on noisy patches, both (N, C, H, W) in [0, img_range]."""
+        return self.nets[name](lq)
+
     def training_loss(self, lq: Tensor) -> Tensor:
         """The loss of the running stage on noisy patches, (N, C, H, W) in [0, img_range]."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             with torch.no_grad():
-                targets = [self.answers[teacher] * self.img_range if teacher in self.answers else self.nets[teacher](lq)
-                           for teacher in self.stage.teachers] or [lq]
+                targets = [self.answers[name] * self.img_range if name in self.answers else self.teach(name, lq)
+                           for name in self.stage.teachers] or [lq]
             prediction = self.net(lq)
         return self.criterion(prediction.float(), *(target.float() for target in targets))
 

@@ -1,10 +1,11 @@
 """Ask a frozen teacher about a whole image, in windows of the size that it was trained on."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from basicsr_sassid.archs.symmetry_util import SYMMETRIES, over_symmetries, turned, turned_back
 
@@ -24,7 +25,8 @@ def asked_pixels(size: tuple[int, int], window: int) -> int:
 
 
 @torch.no_grad()
-def ask(net: nn.Module, image: Tensor, window: int, ensemble: bool = False, batch_size: int = 8) -> Tensor:
+def ask(net: Callable[[Tensor], Tensor], image: Tensor, window: int, ensemble: bool = False, batch_size: int = 8
+        ) -> Tensor:
     """The teacher's answer on a whole image, from windows of the training's patch size.
 
     Within a window all is as in training. Where windows overlap, nearly everywhere four of them, their answers are
