@@ -66,6 +66,7 @@ def train(opt: dict, opt_file: str | None = None, watch: Watch | None = None) ->
         logger.info(f'Resuming from iteration {start_iter}.')
     if start_iter >= total_iter:
         logger.info(f'Nothing to do: all {total_iter} iterations are done.')
+        save(model, -1, -1)  # the run may have been stopped just before
         return model
     # its time left is short by one iteration: it says "-1 day" at the last
     message_logger = MessageLogger({**opt, 'train': {**opt['train'], 'total_iter': total_iter + 1}}, start_iter + 1,

@@ -61,8 +61,11 @@ def write_safetensors(state: dict[str, Tensor], card: dict[str, Any], path: str 
     be known. Raises UserError if it can't be written.
     """
     with written_whole(path) as partial:
-        save_file({name: value.contiguous() for name, value in state.items()}, partial,
-                  {key: json.dumps(value) for key, value in card.items()})
+        try:
+            save_file({name: value.contiguous() for name, value in state.items()}, partial,
+                      {key: json.dumps(value) for key, value in card.items()})
+        except SafetensorError as error:  # of a full disk
+            raise OSError(str(error)) from error
 
 
 def state_dict_of(content: dict, path: str | os.PathLike, key: str | None = None) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ import torch
 from basicsr.metrics import calculate_psnr
 from PIL import Image, ImageOps
 
-from basicsr_sassid import Denoiser, estimate_noise, train_on
+from basicsr_sassid import Denoiser, SpectralDenoiser, estimate_noise, train_on
 from basicsr_sassid._checks import UserError
 from basicsr_sassid.clean import clean_photos, session, training
 from basicsr_sassid.clean.guards import watch_result
@@ -89,12 +89,12 @@ def test_trained_mixture_is_at_least_the_instant_one(scenes, folder, tmp_path, t
     clean_photos([folder], tmp_path / 'out', minutes=0.02)
     clean_photos([folder], tmp_path / 'instant', effort='instant')
     assert gain(scenes, tmp_path / 'out') > gain(scenes, tmp_path / 'instant') - 0.1
-    state = json.loads((tmp_path / 'out/.sassid/state.json').read_text())
+    state = json.loads(next((tmp_path / 'out/.sassid').glob('*/state.json')).read_text())
     assert state['share'] < 0.05 and state['blind_size'] == 3
     assert state['risks']['second'] > 2 * state['risks']['first']
     html = (tmp_path / 'out/report.html').read_text()
     assert 'so it was left out' in html and 'Texture map' in html and 'U-Net, the student' in html
-    assert not list((tmp_path / 'out/.sassid').glob('*.lmdb')), 'nothing large stays'
+    assert not list((tmp_path / 'out/.sassid').rglob('*.lmdb')), 'nothing large stays'
 
 
 def test_killed_and_resumed_is_as_never_stopped(folder, tmp_path, tiny, monkeypatch):
@@ -103,7 +103,7 @@ def test_killed_and_resumed_is_as_never_stopped(folder, tmp_path, tiny, monkeypa
 
     class Killed(BaseException):
         pass
-    for stage, number in (('bnn', 7), ('unet', 6)):
+    for stage, number in (('bnn', 7), ('unet', 6), ('unet', 10)):  # in the middle, and before the last files
         class Stopping(training.Training):
             def __init__(self, *args, at=(stage, number)):
                 *others, progress = args
@@ -184,7 +184,7 @@ def test_a_network_that_copies_gets_a_larger_blind_square(folder, tmp_path, tiny
     monkeypatch.setattr(training, 'watch_result', copying)
     clean_photos([folder], tmp_path / 'out', minutes=1, blind_size=1)
     assert seen == [1, 5]
-    assert json.loads((tmp_path / 'out/.sassid/state.json').read_text())['blind_size'] == 5
+    assert json.loads(next((tmp_path / 'out/.sassid').glob('*/state.json')).read_text())['blind_size'] == 5
     assert 'Trained again with blind size 5' in (tmp_path / 'out/report.html').read_text()
 
 
@@ -242,6 +242,40 @@ def test_mixed_and_odd_photographs(scenes, tmp_path, capsys):
     clean_photos([photos], photos / 'out', effort='instant')  # and is not taken for an input
 
 
+def test_grey_among_colour_is_denoised_as_alone(tmp_path):
+    """Channels that are equal say nothing of how the others' go together, and the other way round."""
+    rng = np.random.default_rng(0)
+    colour = [np.round(128 + rng.normal(0, 15, (192, 192, 3))).clip(0, 255).astype(np.uint8) for _ in range(4)]
+    grey = np.round(128 + rng.normal(0, 15, (192, 192, 1))).clip(0, 255).astype(np.uint8)
+    for many, few in ((colour, [grey]), (colour[:1], [grey] * 4)):
+        denoise = SpectralDenoiser(estimate_noise([*many, *few]))
+        assert denoise(colour[0]).std() < 1.5 and denoise(grey).std() < 1.5
+
+
+def test_all_small_or_misnamed_photographs(tmp_path, scenes, capsys):
+    noisy = scenes['cat'][0]
+    write_photo(Photo(noisy[:100, :200]), tmp_path / 'photos' / 'small.png')
+    Image.fromarray(np.dstack([noisy, noisy[..., :1]])).save(tmp_path / 'photos' / 'alpha.png')
+    (tmp_path / 'photos' / 'alpha.png').rename(tmp_path / 'photos' / 'alpha.jpg')
+    failed = clean_photos([tmp_path / 'photos'], tmp_path / 'out', effort='instant')
+    assert [Path(file).name for file in failed] == ['alpha.jpg'] and (tmp_path / 'out/small.png').exists()
+    assert 'has no alpha channel' in capsys.readouterr().err
+    clean_photos([tmp_path / 'photos' / 'small.png', tmp_path / 'out'], tmp_path / 'out', effort='instant')  # as of *
+    with pytest.raises(UserError, match='x.jpg: expected a folder'):
+        clean_photos([tmp_path / 'photos' / 'small.png'], tmp_path / 'x.jpg', effort='instant')
+
+
+def test_a_slip_loses_no_training(folder, tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(session, 'plan_iterations', fixed_plan)
+    clean_photos([folder], tmp_path / 'out', minutes=1)
+    for slip in ({'device': 'cuda:7'}, {'weights': tmp_path / 'no.pth'}, {'blind_size': 4}, {'seed': -1}):
+        with pytest.raises(UserError):
+            clean_photos([folder], tmp_path / 'out', minutes=1, **slip)
+    clean_photos([folder], tmp_path / 'out', effort='instant')
+    monkeypatch.setattr(session, 'Training', None)
+    clean_photos([folder], tmp_path / 'out', minutes=1)  # is still there
+
+
 def test_two_isos_are_noticed(tmp_path, capsys):
     rng = np.random.default_rng(0)
     scene = cv2.resize(skimage.data.coffee(), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)[:400, :600]
@@ -256,10 +290,10 @@ def test_two_isos_are_noticed(tmp_path, capsys):
 @pytest.mark.parametrize(('arguments', 'message'), [
     ({'strength': 1.5}, '--strength: expected a number from 0 to 1, got 1.5'),
     ({'chroma': -1}, '--chroma: expected a number from 0 to 1'),
-    ({'blind_size': 4}, '--blind-size: expected auto or an odd number'),
+    ({'blind_size': 4}, '--blind-size: expected auto or an odd number from 1 to 15'),
     ({'minutes': -1.}, '--minutes: expected a number >= 0'),
     ({'save_weights': 'x.bin'}, '--save-weights: expected a name that ends in .safetensors or .pth'),
-    ({'save_weights': 'x.pth', 'effort': 'instant'}, '--effort instant trains nothing'),
+    ({'save_weights': 'x.pth', 'effort': 'instant'}, 'nothing is trained that could be kept'),
     ({'device': 'cuda:7'}, "device 'cuda:7'")])
 def test_wrong_arguments(folder, tmp_path, arguments, message):
     with pytest.raises(UserError, match=message):
@@ -299,9 +333,9 @@ def test_ctrl_c_leaves_nothing_half_written(folder, tmp_path):
     process = subprocess.Popen([sys.executable, '-m', 'basicsr_sassid.cli', 'clean', str(folder), '-o', 'out',
                                 '--minutes', '5'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                text=True, env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'})
-    curve = tmp_path / 'out/.sassid/curve.csv'
+    work = tmp_path / 'out/.sassid'
     deadline = time.time() + 120
-    while not curve.exists() and process.poll() is None and time.time() < deadline:
+    while not list(work.glob('*/curve.csv')) and process.poll() is None and time.time() < deadline:
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[0]

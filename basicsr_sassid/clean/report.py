@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import io
 import math
@@ -55,7 +56,7 @@ def write_report(path: Path, done: dict[Path, Path], state: dict[str, Any], work
         risks={name: math.sqrt(max(value, 0)) for name, value in state.get('risks', {}).items()},
         date=datetime.date.today().isoformat(), stage_names=_STAGE_NAMES, radii=range(1, MAX_LAG + 1))
     with written_whole(path) as partial:
-        partial.write_text(html, encoding='utf-8')
+        partial.write_text(html, encoding='utf-8', errors='replace')  # a file's name can be any bytes
     return path
 
 
@@ -104,8 +105,11 @@ def _orientation(photo: Photo) -> int:
     if not photo.exif:
         return 1
     exif = Image.Exif()
-    exif.load(photo.exif)
-    return int(exif.get(274, 1))
+    try:
+        exif.load(photo.exif)
+        return int(exif.get(274, 1))
+    except Exception:  # whatever Pillow raises on a damaged block
+        return 1
 
 
 def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -128,8 +132,9 @@ def _curves(path: Path) -> list[dict[str, Any]]:
         return []
     stages: dict[str, dict[int, float]] = {}
     for line in path.read_text().splitlines():
-        stage, iteration, loss = line.split(',')
-        stages.setdefault(stage, {})[int(iteration)] = float(loss)  # gone over again after a stop: the last counts
+        with contextlib.suppress(ValueError):  # half a line, of a full disk
+            stage, iteration, loss = line.split(',')
+            stages.setdefault(stage, {})[int(iteration)] = float(loss)  # gone over again after a stop: the last counts
     curves = []
     for stage, points in stages.items():
         iterations, losses = np.array(sorted(points)), np.array([points[number] for number in sorted(points)])

@@ -26,10 +26,11 @@ from basicsr_sassid.clean.guards import watch_result
 from basicsr_sassid.clean.mixture import Mixture
 from basicsr_sassid.clean.report import versions, write_report
 from basicsr_sassid.clean.training import STAGES, Training, base_options, plan_iterations
-from basicsr_sassid.data.image_util import list_foreign, read_photo, write_photo
+from basicsr_sassid.data.image_util import EXTENSIONS, Photo, check_writable, list_foreign, read_photo, write_photo
 from basicsr_sassid.data.prepare.folder import prepare_folder
 from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.inference.files import plan_outputs
+from basicsr_sassid.noise.estimate import LARGEST_BLIND_SIZE
 from basicsr_sassid.noise.risk import best_mixture
 from basicsr_sassid.noise.spectral import SpectralDenoiser
 from basicsr_sassid.noise.survey import LITTLE, Survey, describe_groups, survey
@@ -71,14 +72,22 @@ def clean_photos(photos: Sequence[str | os.PathLike], output: str | os.PathLike,
             input, no space, a value out of its range.
     """
     started = time.time()
-    _check(effort, minutes, blind_size, strength, chroma, save_weights)
-    minutes = EFFORTS[effort] if minutes is None else minutes
-    output = Path(output).expanduser()
-    targets = plan_outputs(photos, output)
-    settings = {'minutes': 0. if weights else minutes, 'blind_size': blind_size, 'seed': seed, 'device': device,
-                'weights': weights and str(existing(weights, '--weights').resolve())}
-    work = _Work(output, list(targets), settings)
+    minutes = EFFORTS[effort] if minutes is None and effort in EFFORTS else minutes
+    _check(effort, minutes, blind_size, strength, chroma, seed)
+    if save_weights:
+        _check_saving(save_weights, bool(minutes), weights)
     silence()
+    if weights:
+        Denoiser(weights, device)  # before anything is written
+    output = Path(output).expanduser()
+    if output.suffix.lower() in EXTENSIONS and not output.is_dir():
+        raise UserError(f'-o {output}: expected a folder')
+    others = [given for given in photos if Path(given).expanduser().resolve() != output.resolve()]
+    photos = others or photos  # PHOTOS/* names the output too, the second time
+    targets = plan_outputs(photos, output)
+    settings = {'minutes': 0. if weights else minutes, 'blind_size': blind_size, 'seed': seed,
+                'device': str(choose_device(device)), 'weights': weights and _identity(weights)}
+    work = _Work(output, list(targets), settings)
     found = work.survey(list(targets))
     foreign = {file: hint for given in photos if Path(given).is_dir() for file, hint in list_foreign(given).items()
                if output.resolve() not in Path(file).resolve().parents}
@@ -86,7 +95,7 @@ def clean_photos(photos: Sequence[str | os.PathLike], output: str | os.PathLike,
     _say_survey(found, failed, blind_size, bool(weights))
     steps = _Steps(work, found, settings, targets)
     with steps:
-        student = steps.student(device)
+        student = steps.student(device, weights)
         mixture = steps.mixture(student, strength, chroma)
         steps.write(mixture, {'strength': strength, 'chroma': chroma})
     failed.update(steps.failed)
@@ -134,52 +143,65 @@ def train_on(photos: str | os.PathLike | Sequence[str | os.PathLike], minutes: f
         (427, 640, 3)
     """
     photos = [photos] if isinstance(photos, (str, os.PathLike)) else list(photos)
-    _check('normal', minutes, blind_size, 1., None, None)
+    _check('normal', minutes, blind_size, 1., None, seed)
     with contextlib.nullcontext(folder) if folder else tempfile.TemporaryDirectory() as name:
         paths = list(plan_outputs(photos, Path(name) / 'unused'))
-        settings = {'minutes': minutes, 'blind_size': blind_size, 'seed': seed, 'device': device, 'weights': None}
+        settings = {'minutes': minutes, 'blind_size': blind_size, 'seed': seed, 'device': str(choose_device(device)),
+                    'weights': None}
         work = _Work(Path(name), paths, settings)
         silence()
         found = work.survey(paths)
         _say_survey(found, found.failed, blind_size, False)
         with _Steps(work, found, settings, {}) as steps:
             student = steps.student(device)
-        shutil.copyfile(work.folder / _STUDENT, Path(name) / _STUDENT)
+        _copy(work.folder / _STUDENT, Path(name) / _STUDENT)
         work.tidy()
     return student
 
 
 def _check(effort: str, minutes: float | None, blind_size: int | str, strength: float, chroma: float | None,
-           save_weights: str | os.PathLike | None) -> None:
+           seed: int) -> None:
     check_choice(effort, EFFORTS, '--effort')
     if minutes is not None and not 0 <= minutes < math.inf:
         raise UserError(f'--minutes: expected a number >= 0, got {minutes}')
-    if blind_size != 'auto' and not (isinstance(blind_size, int) and blind_size % 2 and blind_size >= 1):
-        raise UserError(f'--blind-size: expected auto or an odd number >= 1, got {blind_size!r}')
+    if blind_size != 'auto' and blind_size not in range(1, LARGEST_BLIND_SIZE + 1, 2):
+        raise UserError(f'--blind-size: expected auto or an odd number from 1 to {LARGEST_BLIND_SIZE}, got '
+                        f'{blind_size!r}')
+    if seed < 0:
+        raise UserError(f'--seed: expected a number >= 0, got {seed}')
     for name, value in (('--strength', strength), ('--chroma', chroma)):
         if value is not None and not 0 <= value <= 1:
             raise UserError(f'{name}: expected a number from 0 to 1, got {value}')
-    if save_weights and Path(save_weights).suffix not in ('.pth', '.safetensors'):
-        raise UserError(f'--save-weights: expected a name that ends in .safetensors or .pth, got {save_weights}')
-    if save_weights and not minutes and effort == 'instant':
-        raise UserError('--save-weights: --effort instant trains nothing that could be kept')
+
+
+def _check_saving(target: str | os.PathLike, trains: bool, weights: str | os.PathLike | None) -> None:
+    if Path(target).suffix not in ('.pth', '.safetensors'):
+        raise UserError(f'--save-weights: expected a name that ends in .safetensors or .pth, got {target}')
+    if weights or not trains:
+        raise UserError('--save-weights: nothing is trained that could be kept. Leave it out, or give --minutes.')
+
+
+def _identity(path: str | os.PathLike) -> tuple[str, int, int]:
+    stat = existing(path, '--weights').stat()
+    return str(Path(path).expanduser().resolve()), stat.st_size, stat.st_mtime_ns
+
+
+def _copy(source: Path, target: Path) -> None:
+    with written_whole(target) as partial:
+        shutil.copyfile(source, partial)
 
 
 class _Work:
     """The folder of a run, and what is known so far: kept whole at every instant."""
 
     def __init__(self, output: Path, paths: list[Path], settings: dict[str, Any]) -> None:
-        self.folder = make_folder(output / _WORK)
         stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
         key = hashlib.sha256(json.dumps([stats, settings], sort_keys=True).encode()).hexdigest()[:16]
-        self.state: dict[str, Any] = {'key': key}
-        with contextlib.suppress(OSError, ValueError):
-            state = json.loads((self.folder / 'state.json').read_text())
-            if state.get('key') == key:
-                self.state = state
-                return
-        shutil.rmtree(self.folder)  # of other photographs or settings
-        make_folder(self.folder)
+        # other photographs or settings have another folder: going back to them loses nothing
+        self.folder = make_folder(output.resolve() / _WORK / key)
+        self.state: dict[str, Any] = {}
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            self.state = json.loads((self.folder / 'state.json').read_text())
         self.save()
 
     def save(self) -> None:
@@ -244,10 +266,10 @@ class _Steps:
 
     # ---- the student ----
 
-    def student(self, device: str) -> Denoiser | None:
+    def student(self, device: str, weights: str | os.PathLike | None = None) -> Denoiser | None:
         """Of the weights given, of an earlier call, or trained now; None if no training is asked for."""
-        if self.settings['weights']:
-            return Denoiser(self.settings['weights'], device)
+        if weights:
+            return Denoiser(weights, device)
         if self.settings['minutes'] == 0:
             return None
         kept = self.work.folder / _STUDENT
@@ -263,8 +285,8 @@ class _Steps:
         megapixels = sum(height * width for height, width in trainable.values()) / 1e6
         some = list(trainable)[::max(math.ceil(megapixels / _MOST_MEGAPIXELS), 1)]
         database = self.work.folder / 'noisy.lmdb'
-        self._check_space(sum(math.prod(trainable[path]) for path in some))
         if not database.exists():
+            self._check_space(sum(math.prod(trainable[path]) for path in some))
             self.bar.set_description('reading')
             prepare_folder(some, database, quiet=True)
         blind_size = self.settings['blind_size']
@@ -290,7 +312,7 @@ class _Steps:
         state.update(blind_size=chosen['blind_size'], bnn_risks=chosen['risks'],
                      findings=[vars(found) for found in training.findings])
         self.work.save()
-        shutil.copyfile(chosen['weights'], self.work.folder / 'net_bnn.pth')
+        _copy(self.work.folder / chosen['weights'], self.work.folder / 'net_bnn.pth')
         content = read_weights(models / 'net_g_latest.pth')
         write_safetensors(state_dict_of(content, models / 'net_g_latest.pth'), self._card(content), kept)
 
@@ -307,7 +329,7 @@ class _Steps:
 
     def _check_space(self, pixels: int) -> None:
         """Sub-images and teacher's answers of so many pixels; outputs of all."""
-        need = int(pixels * (3 * 1.5 + 6) + self.megapixels * 3e6) + 2 ** 26
+        need = int(pixels * (6 + 6) + self.megapixels * 3e6) + 2 ** 28
         free = shutil.disk_usage(self.work.folder).free
         if free < need:
             raise UserError(f'-o: {need / 1e9:.1f} GB are needed in {self.work.folder.parent}, {free / 1e9:.1f} GB are '
@@ -318,10 +340,12 @@ class _Steps:
         """The middles of up to eight photographs: (H, W, 3) float32 in [0, 1]."""
         large = [path for path, size in self.found.photos.items() if min(size) >= TRAINING_SIDE]
         crops = []
-        for path in large[::math.ceil(len(large) / _CROPS)]:
-            pixels = read_photo(path).as_rgb_float()
-            top, left = (max(side - _CROP, 0) // 2 for side in pixels.shape[:2])
-            crops.append(np.ascontiguousarray(pixels[top:top + _CROP, left:left + _CROP]))
+        for path in large[::max(math.ceil(len(large) / _CROPS), 1)]:
+            with contextlib.suppress(UserError):  # its header was whole: named when it is its turn
+                photo = read_photo(path)
+                top, left = (max(side - _CROP, 0) // 2 for side in photo.pixels.shape[:2])
+                part = photo.pixels[top:top + _CROP, left:left + _CROP]
+                crops.append(np.ascontiguousarray(Photo(part).as_rgb_float()))
         return crops
 
     # ---- what is written ----
@@ -348,14 +372,20 @@ class _Steps:
         state = self.work.state
         if state.get('written_with') != settings:
             state['written_with'], state['written'] = settings, []
+            self.work.save()  # before the first of them
+        for folder in {target.parent for target in self.targets.values() if target.parent.exists()}:
+            for partial in folder.glob('.tmp_*'):  # of a run that was killed
+                partial.unlink()
+        written = set(state['written'])
         todo = {source: target for source, target in self.targets.items()
-                if str(target) not in state['written'] or not target.exists()}
+                if str(target) not in written or not target.exists()}
         self.bar.reset(total=max(sum(math.prod(self.found.photos[source]) for source in todo), 1))
         for source, target in todo.items():
             self.bar.set_description(source.name[:40])
             try:
                 photo = read_photo(source)
-            except UserError as error:  # its header was whole
+                check_writable(photo, target)
+            except UserError as error:  # its header was whole, or its name lies about its format
                 self.failed[str(source)] = str(error)
                 continue
             before, size = self.bar.n, math.prod(photo.pixels.shape[:2])
@@ -371,11 +401,8 @@ class _Steps:
 def _keep(work: _Work, target: str | os.PathLike) -> None:
     """Copy the student to where the user wants it."""
     source = work.folder / _STUDENT
-    if not source.exists():
-        raise UserError('--save-weights: --weights were given, nothing was trained')
     if Path(target).suffix == '.safetensors':
-        with written_whole(target) as partial:
-            shutil.copyfile(source, partial)
+        _copy(source, Path(target))
     else:
         from basicsr_sassid._files import save_torch
         save_torch(read_weights(source), target)

@@ -1,6 +1,7 @@
 """The three stages within a budget of minutes, watched from noisy data alone."""
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -127,7 +128,8 @@ class Training:
         self.opt['network_bnn']['blind_size'] = chosen['blind_size']
         models = self.folder / 'experiments' / 'student' / 'models'
         if not (models / 'net_g_latest.pth').exists():
-            self._train('student', {**self.plan['iter'], 'bnn': 0}, {'pretrain_network_bnn': chosen['weights']})
+            weights = str(self.folder / chosen['weights'])
+            self._train('student', {**self.plan['iter'], 'bnn': 0}, {'pretrain_network_bnn': weights})
         return models
 
     @property
@@ -155,7 +157,8 @@ class Training:
             self._remember()
             return
         with written_whole(done) as partial:
-            partial.write_text(json.dumps({'weights': str(weights), 'blind_size': blind_size, 'risks': risks}))
+            partial.write_text(json.dumps({'weights': str(weights.relative_to(self.folder)), 'blind_size': blind_size,
+                                           'risks': risks}))
 
     def _best_bnn(self, models: Path) -> tuple[Path, dict[str, float]]:
         """The checkpoint with the least squared error against the noisy images that it was not trained on.
@@ -188,7 +191,8 @@ class Training:
             block['iter'] = lengths[stage]
         first = 'bnn' if lengths['bnn'] else 'lan'
         seconds = self.plan['seconds']
-        often = max(int(_SECONDS_AT_RISK / max(seconds[first], 1e-3)), 1)
+        slowest = max(seconds[stage] for stage in STAGES if lengths[stage])
+        often = max(int(_SECONDS_AT_RISK / max(slowest, 1e-3)), 1)
         opt['logger']['save_checkpoint_freq'] = max(min(often, lengths[first] // _CHECKPOINTS), 1)
         curve = self.folder / 'curve.csv'
 
@@ -197,13 +201,16 @@ class Training:
             every = max(lengths[stage] // 100, 1)
             if current_iter % every == 0:
                 loss = model.get_current_log()[f'l_{stage}']
-                with open(curve, 'a') as file:
+                with contextlib.suppress(OSError), open(curve, 'a') as file:
                     file.write(f'{stage},{current_iter},{loss:.5g}\n')
+                self._forget_states(name, keep=2)
             self.progress(stage, current_iter - sum(lengths[earlier] for earlier in STAGES[:STAGES.index(stage)]))
             return name != 'student' and current_iter == lengths['bnn']
         train(complete_options(opt, self.folder, True, auto_resume=True), watch=watch)
         self._forget_states(name)
 
-    def _forget_states(self, name: str) -> None:
-        for state in (self.folder / 'experiments' / name / 'training_states').glob('*.state'):
+    def _forget_states(self, name: str, keep: int = 0) -> None:
+        states = sorted((self.folder / 'experiments' / name / 'training_states').glob('[0-9]*.state'),
+                        key=lambda path: int(path.stem))
+        for state in states[:len(states) - keep]:
             state.unlink()

@@ -97,7 +97,7 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
                 return tiff.pages[0].imagelength, tiff.pages[0].imagewidth
         with Image.open(path) as image:
             return image.height, image.width
-    except (tifffile.TiffFileError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # as in decode_photo
         raise UserError(f'cannot read {path}: {_reason(error)}. Repair it or take it out of the folder.') from error
 
 
@@ -189,14 +189,8 @@ def write_photo(photo: Photo, path: str | os.PathLike) -> None:
         UserError: the format cannot hold the photo (16 bits in a JPEG, say), or it cannot be written.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in EXTENSIONS:
-        raise UserError(f'cannot write {path}: unknown format {suffix!r}; known: {", ".join(EXTENSIONS)}')
-    deep = photo.pixels.dtype == np.uint16
-    if deep and suffix not in ('.png', '.tif', '.tiff'):
-        raise UserError(f'cannot write {path}: {suffix} has no 16 bits a sample; choose .png or .tif')
-    if photo.alpha is not None and suffix in ('.jpg', '.jpeg', '.bmp'):
-        raise UserError(f'cannot write {path}: {suffix} has no alpha channel; choose .png or .tif')
+    check_writable(photo, path)
+    suffix, deep = path.suffix.lower(), photo.pixels.dtype == np.uint16
     pixels = photo.pixels if photo.alpha is None else np.dstack((photo.pixels, photo.alpha))
     with written_whole(path) as partial:
         if suffix in ('.tif', '.tiff'):
@@ -208,6 +202,18 @@ def write_photo(photo: Photo, path: str | os.PathLike) -> None:
             quality = {'quality': 95, 'subsampling': 0} if suffix in ('.jpg', '.jpeg') else {}
             quality = {'lossless': True} if suffix == '.webp' else quality
             Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(partial, **metadata, **quality)
+
+
+def check_writable(photo: Photo, path: Path) -> None:
+    """Raise UserError if the format that ``path`` names cannot hold the photo."""
+    suffix = path.suffix.lower()
+    if suffix not in EXTENSIONS:
+        raise UserError(f'cannot write {path}: unknown format {suffix!r}; known: {", ".join(EXTENSIONS)}')
+    deep = photo.pixels.dtype == np.uint16
+    if deep and suffix not in ('.png', '.tif', '.tiff'):
+        raise UserError(f'cannot write {path}: {suffix} has no 16 bits a sample; choose .png or .tif')
+    if photo.alpha is not None and suffix in ('.jpg', '.jpeg', '.bmp'):
+        raise UserError(f'cannot write {path}: {suffix} has no alpha channel; choose .png or .tif')
 
 
 def _write_tiff(photo: Photo, pixels: np.ndarray, path: Path) -> None:

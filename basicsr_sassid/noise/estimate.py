@@ -18,6 +18,7 @@ _LARGEST_RECOMMENDED = 9
 _FLATTEST = 0.2  # share of an image's squares, and of those of one intensity
 _SMOOTHEST = 0.03  # share of an image's squares that are flat for certain
 _MOST_SQUARES = 4000  # looked at in an image, evenly spaced
+_MOST_FLAT = 400  # kept of an image
 _MOST_CORRELATED = 6000  # squares whose correlation is computed, evenly spaced
 _CLIPPED = (0.01, 0.1)  # share of an image's pixels at black or white: as few as can be had
 _SATURATED = 0.5  # the share that leaves no noise to measure
@@ -67,6 +68,10 @@ class Noise:
         PolyU 0.85 dB: docs/benchmarks.md).
         """
         return min(self.reach(threshold), _LARGEST_RECOMMENDED)
+
+    def for_grey(self) -> Noise:
+        """The same for images of three equal channels, whose noise is equal too."""
+        return dataclasses.replace(self, joint=np.tile(self.correlation, (3, 3, 1, 1)))
 
     def sigma_at(self, intensity: np.ndarray) -> np.ndarray:
         """Standard deviation at intensities (..., 3), both in grey levels; beyond what was seen, as at its end."""
@@ -126,6 +131,15 @@ class FlatSquares:
     means: np.ndarray
     variances: np.ndarray
 
+    @property
+    def is_grey(self) -> bool:
+        return is_grey(self.residual)
+
+
+def is_grey(pixels: np.ndarray) -> bool:
+    """Whether (..., C) has one channel, or the same one C times."""
+    return pixels.shape[-1] == 1 or bool((pixels[..., :1] == pixels).all())
+
 
 def flat_squares(image: np.ndarray) -> FlatSquares:
     """Where the noise of one image shows. Raises UserError for a shape that :func:`estimate_noise` does not take."""
@@ -148,6 +162,7 @@ def flat_squares(image: np.ndarray) -> FlatSquares:
     flattest = flattest[tier[flattest] == tier[flattest[0]]]
     smooth = roughness[flattest[int(_SMOOTHEST / _FLATTEST * len(flattest))]]
     flattest = flattest[roughness[flattest] <= 1.3 * smooth]  # as pure noise is alike, and texture is not
+    flattest = flattest[::math.ceil(len(flattest) / _MOST_FLAT)]
     means = squares.mean(axis=2)
     variances = np.where(clipped < _SATURATED, residual.var(axis=2), np.nan)
     bins = _bins(means.mean(axis=1))
@@ -169,8 +184,15 @@ def summarise(parts: Iterable[FlatSquares]) -> Noise:
     levels = {name: _levels([part.means[:, channel] for part in parts], [part.variances[:, channel] for part in parts])
               for channel, name in enumerate('RGB')}
     lines = {name: _fitted_line(points) for name, points in levels.items()}
-    some = residual[::math.ceil(len(residual) / _MOST_CORRELATED)]
-    return Noise(sigma, *_correlations(some), levels, lines, len(residual))
+    correlation = _correlations(_some(residual))[0]
+    colour = [part.residual for part in parts if not part.is_grey]
+    # grey photographs say nothing of how channels go together
+    joint = _correlations(_some(np.concatenate(colour)))[1] if colour else np.tile(correlation, (3, 3, 1, 1))
+    return Noise(sigma, correlation, joint, levels, lines, len(residual))
+
+
+def _some(residual: np.ndarray) -> np.ndarray:
+    return residual[::math.ceil(len(residual) / _MOST_CORRELATED)]
 
 
 def _as_grey_levels(image: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import cv2
 import numpy as np
 
-from basicsr_sassid.noise.estimate import MAX_LAG, Noise
+from basicsr_sassid.noise.estimate import MAX_LAG, Noise, is_grey
 from basicsr_sassid.noise.spectral import relative_level
 
 _STEP = 0.1  # of the noise's own strength
@@ -92,6 +92,7 @@ class _Probed:
 def _probe(image: np.ndarray, noise: Noise, seed: tuple[int, int]) -> _Probe:
     intensity = cv2.GaussianBlur(image * np.float32(255), (0, 0), 4)
     level = relative_level(image, noise)
+    noise = noise.for_grey() if is_grey(image) else noise
     return _Probe(level * sample_noise(noise, intensity, np.random.default_rng(seed)),
                   float(((level * noise.sigma_at(intensity)) ** 2).mean()))
 

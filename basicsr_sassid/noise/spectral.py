@@ -8,7 +8,7 @@ import numpy as np
 from scipy import fft
 
 from basicsr_sassid._checks import UserError
-from basicsr_sassid.noise.estimate import MAX_LAG, PATCH, Noise, flat_squares
+from basicsr_sassid.noise.estimate import MAX_LAG, PATCH, Noise, flat_squares, is_grey
 
 BLOCK = 16  # pixels a side of a local spectrum
 _STRIDE = 4
@@ -45,7 +45,7 @@ class SpectralDenoiser:
 
     def __init__(self, noise: Noise, adapt: bool = True, strength: float = 1.) -> None:
         self.noise, self.adapt, self.strength = noise, adapt, strength
-        self.powers = _block_powers(noise)
+        self.powers = {grey: _block_powers(noise.for_grey() if grey else noise) for grey in (False, True)}
 
     def __call__(self, image: np.ndarray, progress: Callable[[float], None] | None = None) -> np.ndarray:
         """Denoise one image.
@@ -65,22 +65,22 @@ class SpectralDenoiser:
             raise UserError(f'expected an image of shape (H, W), (H, W, 1) or (H, W, 3), got {image.shape}')
         white = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1.
         level = self.strength * (relative_level(image, self.noise) if self.adapt else np.ones(3, np.float32))
-        result = np.empty_like(pixels)
+        grey, result = is_grey(pixels), np.empty_like(pixels)
         height, width = pixels.shape[:2]
         corners = [(top, left) for top in range(0, height, _TILE) for left in range(0, width, _TILE)]
         for number, (top, left) in enumerate(corners, 1):
             above, before = min(top, _MARGIN), min(left, _MARGIN)
             seen = pixels[top - above:top + _TILE + _MARGIN, left - before:left + _TILE + _MARGIN]
             rgb = np.broadcast_to(seen, (*seen.shape[:2], 3)).astype(np.float32) * (255. / white)
-            denoised = self._denoise(rgb, level)[above:above + _TILE, before:before + _TILE] * (white / 255.)
-            denoised = denoised.clip(0, white)
+            denoised = self._denoise(rgb, level, self.powers[grey])[above:above + _TILE, before:before + _TILE]
+            denoised = (denoised * (white / 255.)).clip(0, white)
             denoised = denoised.mean(axis=2, keepdims=True) if pixels.shape[2] == 1 else denoised
             result[top:top + _TILE, left:left + _TILE] = denoised.round() if white > 1 else denoised
             if progress:
                 progress(number / len(corners))
         return result.reshape(image.shape)
 
-    def _denoise(self, rgb: np.ndarray, level: np.ndarray) -> np.ndarray:
+    def _denoise(self, rgb: np.ndarray, level: np.ndarray, powers: list[np.ndarray]) -> np.ndarray:
         """(H, W, 3), grey levels. The noise is made alike everywhere, then taken out, then all is scaled back."""
         height, width = rgb.shape[:2]
         unit = 2 ** (_SCALES - 1) * _STRIDE
@@ -90,7 +90,7 @@ class SpectralDenoiser:
         sigma = level * self.noise.sigma_at(cv2.GaussianBlur(padded, (0, 0), 4))
         sigma = np.maximum(sigma, 1e-3)
         opponent = np.tensordot(padded / sigma, _OPPONENT, (2, 1)).transpose(2, 0, 1)
-        clean = np.stack([_multiscale(plane, [power[channel] for power in self.powers])
+        clean = np.stack([_multiscale(plane, [power[channel] for power in powers])
                           for channel, plane in enumerate(np.ascontiguousarray(opponent))], axis=2)
         return (clean @ _OPPONENT * sigma)[BLOCK:BLOCK + height, BLOCK:BLOCK + width]
 
