@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
                                   description='Denoise photographs with a trained network.')
     denoise.add_argument('input', nargs='+', help='image files or folders (searched below)')
     denoise.add_argument('-o', '--output', required=True, metavar='OUT', help='folder; for one file, also a file')
-    denoise.add_argument('--weights', required=True, metavar='net_g.pth')
+    denoise.add_argument('--weights', metavar='net_g.pth', help='of a training, .pth or .safetensors')
     denoise.add_argument('--device', default='auto', help='auto (default), cpu, cuda, cuda:1 ...')
     denoise.add_argument('--tile', type=int, default=512, help='tile side, a multiple of 32; 0: whole (default 512)')
     denoise.add_argument('--overlap', type=int, default=128, help='what a tile sees beyond its part (default 128)')
@@ -109,7 +109,11 @@ def _prepare(args: argparse.Namespace) -> None:
 
 
 def _denoise(args: argparse.Namespace) -> None:
+    from basicsr_sassid._checks import UserError
     from basicsr_sassid.inference.files import denoise_files
+    if args.weights is None:  # none are shipped: benchmarks/ready_weights.py
+        raise UserError('--weights: which network? Without one, sassid clean --effort instant needs no training, and '
+                        'sassid clean trains one on your photographs.')
     failed = denoise_files(args.input, args.output, args.weights, args.device, args.tile, args.overlap,
                            args.self_ensemble, args.precision)
     for file, reason in failed.items():
