@@ -208,7 +208,7 @@ def test_the_level_of_a_photograph_is_told_by_channel(camera):
     noise = camera[1]
     intensity = np.full((256, 256, 3), 120, np.float32)
     drawn = sample_noise(noise, intensity, np.random.default_rng(0)) * np.float32([0.5, 1, 2])
-    assert relative_level((intensity + drawn) / 255, noise) == pytest.approx([0.5, 1, 2], rel=0.08)
+    assert relative_level((intensity + drawn) / 255, noise) == pytest.approx([0.5, 1, 2], rel=0.12)
 
 
 def test_clipped_noise_is_measured_as_it_is():

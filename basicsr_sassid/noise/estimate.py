@@ -161,7 +161,7 @@ def flat_squares(image: np.ndarray) -> FlatSquares:
     flattest = np.lexsort((roughness, tier))[:count]
     flattest = flattest[tier[flattest] == tier[flattest[0]]]
     smooth = roughness[flattest[int(_SMOOTHEST / _FLATTEST * len(flattest))]]
-    flattest = flattest[roughness[flattest] <= 1.3 * smooth]  # as pure noise is alike, and texture is not
+    flattest = flattest[roughness[flattest] <= 1.5 * smooth]  # as pure noise is alike, and texture is not
     flattest = flattest[::math.ceil(len(flattest) / _MOST_FLAT)]
     means = squares.mean(axis=2)
     variances = np.where(clipped < _SATURATED, residual.var(axis=2), np.nan)
