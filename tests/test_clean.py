@@ -80,7 +80,7 @@ def test_instant_needs_no_training(scenes, folder, tmp_path, capsys):
     assert gain(scenes, tmp_path / 'out') > 6
     assert 'noise of 20.' in capsys.readouterr().out
     html = (tmp_path / 'out/report.html').read_text()
-    assert html.count('class="compare"') == 2 and 'Texture map' not in html
+    assert html.count('class="compare"') == 2 and '<th>denoising</th>' in html and 'Texture map' not in html
     assert 'http' not in html.replace('http://www.w3.org', ''), 'nothing is fetched'
 
 

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +95,12 @@ def clean_photos(photos: Sequence[str | os.PathLike], output: str | os.PathLike,
     _say_survey(found, failed, blind_size, bool(weights))
     steps = _Steps(work, found, settings, targets)
     with steps:
-        student = steps.student(device, weights)
-        mixture = steps.mixture(student, strength, chroma)
-        steps.write(mixture, {'strength': strength, 'chroma': chroma})
+        with work.timed('training'):
+            student = steps.student(device, weights)
+        with work.timed('judging'):
+            mixture = steps.mixture(student, strength, chroma)
+        with work.timed('denoising'):
+            steps.write(mixture, {'strength': strength, 'chroma': chroma})
     failed.update(steps.failed)
     if save_weights:
         _keep(work, save_weights)
@@ -207,6 +210,15 @@ class _Work:
     def save(self) -> None:
         with written_whole(self.folder / 'state.json') as partial:
             partial.write_text(json.dumps(self.state))
+
+    @contextlib.contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Add the seconds of the block to those of the runs before that got to its end."""
+        started = time.time()
+        yield
+        timings = self.state.setdefault('timings', {})
+        timings[step] = timings.get(step, 0.) + time.time() - started
+        self.save()
 
     def survey(self, paths: list[Path]) -> Survey:
         found = survey(paths)
