@@ -82,11 +82,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     from basicsr_sassid._run import on_error  # after parsing: torch takes seconds to import
     command = {'train': _train, 'test': _test, 'prepare': _prepare, 'denoise': _denoise, 'clean': _clean,
-              'noise': _noise,               'export': _export, 'demo': _demo}[args.command]
-    if args.command == 'clean':
-        on_error(command, 'the same command goes on from here')(args)
-    else:
-        on_error(command)(args)
+              'noise': _noise, 'export': _export, 'demo': _demo}[args.command]
+    interrupted = {'interrupted': 'the same command goes on from here'} if args.command == 'clean' else {}
+    on_error(command, **interrupted)(args)
 
 
 def _train(args: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from basicsr_sassid._checks import UserError, check_choice, existing
 from basicsr_sassid._device import choose_device
-from basicsr_sassid._files import make_folder, written_whole
+from basicsr_sassid._files import make_folder, save_torch, written_whole
 from basicsr_sassid._run import silence
 from basicsr_sassid.clean.guards import watch_result
 from basicsr_sassid.clean.mixture import Mixture
@@ -347,7 +348,7 @@ class _Steps:
             raise UserError(f'-o: {need / 1e9:.1f} GB are needed in {self.work.folder.parent}, {free / 1e9:.1f} GB are '
                             'free. Free some space, or choose another folder.')
 
-    @property
+    @functools.cached_property
     def crops(self) -> list[np.ndarray]:
         """The middles of up to eight photographs: (H, W, 3) float32 in [0, 1]."""
         large = [path for path, size in self.found.photos.items() if min(size) >= TRAINING_SIDE]
@@ -416,7 +417,6 @@ def _keep(work: _Work, target: str | os.PathLike) -> None:
     if Path(target).suffix == '.safetensors':
         _copy(source, Path(target))
     else:
-        from basicsr_sassid._files import save_torch
         save_torch(read_weights(source), target)
 
 

@@ -94,8 +94,8 @@ def _median_seconds(step: Callable[[], object], warm_up: int = 3, count: int = 7
 
 
 def _forward(model: BaseModel, patches: torch.Tensor) -> None:
-    with torch.no_grad(), torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32):
-        model.nets['bnn'](patches.to(model.device) * model.img_range)
+    with torch.no_grad(), model.autocast():
+        model.teach('bnn', patches.to(model.device) * model.img_range)
 
 
 class Training:
@@ -121,7 +121,8 @@ class Training:
         """Train what is left to train. Returns the folder with ``net_{bnn,lan,g}_latest.pth``."""
         bnn = self.folder / 'bnn.json'
         if self.findings:  # stopped after the blind size was raised
-            self.opt['network_bnn']['blind_size'] = int(self.findings[-1].answer.split()[-1])
+            self.opt['network_bnn']['blind_size'] = min(self.opt['network_bnn']['blind_size'] + 4 * len(self.findings),
+                                                        LARGEST_BLIND_SIZE)
         while not bnn.exists():
             self._train_bnn(bnn)
         chosen = json.loads(bnn.read_text())

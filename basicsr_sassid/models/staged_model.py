@@ -263,7 +263,7 @@ class StagedModel(BaseModel):
             for index in tqdm(mine, f'asking network_{name}', unit='image', leave=False,
                               disable=self.opt['rank'] != 0 or bool(self.opt.get('quiet'))):
                 image = torch.from_numpy(dataset.image(index)).permute(2, 0, 1).to(self.device) * self.img_range
-                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                with self.autocast():
                     answer = ask(functools.partial(self.teach, name), image, dataset.patch_size, ensemble,
                                  self.opt['datasets']['train']['batch_size_per_gpu'])
                 yield index, (answer / self.img_range).permute(1, 2, 0).cpu().numpy()
@@ -294,13 +294,17 @@ class StagedModel(BaseModel):
         self.answers = {key.removeprefix('teacher_'): value.to(self.device, non_blocking=True)
                         for key, value in data.items() if key.startswith('teacher_')}
 
+    def autocast(self) -> torch.autocast:
+        """The precision of the forward passes in training."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
     def teach(self, name: str, lq: Tensor) -> Tensor:
         """What teacher ``name`` answers on noisy patches, both (N, C, H, W) in [0, img_range]."""
         return self.nets[name](lq)
 
     def training_loss(self, lq: Tensor) -> Tensor:
         """The loss of the running stage on noisy patches, (N, C, H, W) in [0, img_range]."""
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self.autocast():
             with torch.no_grad():
                 targets = [self.answers[name] * self.img_range if name in self.answers else self.teach(name, lq)
                            for name in self.stage.teachers] or [lq]

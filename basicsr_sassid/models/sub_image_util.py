@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from basicsr_sassid._checks import UserError, check_choice, check_keys
@@ -38,9 +37,6 @@ class SubImageModel(StagedModel):
         super().__init__(opt)
         self.inference = {**self.passes, **(opt.get('inference') or {})}
         check_passes(self.inference)
-
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def denoise(self, net: nn.Module, lq: Tensor) -> Tensor:
         return denoise_in_passes(net, lq, **self.inference)
