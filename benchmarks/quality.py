@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import json
 import math
 import statistics
 import sys
@@ -25,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from speed import ROOT, STAGES, plain_steps  # the script beside this one
+from speed import ROOT, STAGES, plain_steps, write_json  # the script beside this one
 
 import basicsr_sassid  # noqa: F401
 from basicsr_sassid import Denoiser, demo, estimate_noise
@@ -46,14 +45,17 @@ MOST_JUDGED = 16
 Pairs = list[tuple[np.ndarray, np.ndarray]]
 
 
-def mean_psnr(network: Callable[[torch.Tensor], torch.Tensor], pairs: Pairs) -> float:
+def mean_psnr(method: Callable[[np.ndarray], np.ndarray], pairs: Pairs) -> float:
+    return float(np.mean([demo._psnr(method(noisy), clean) for noisy, clean in pairs]))
+
+
+def network_psnr(network: Callable[[torch.Tensor], torch.Tensor], pairs: Pairs) -> float:
     """``network``: (1, 3, H, W) in grey levels to the same."""
-    values = []
-    for noisy, clean in pairs:
+    def method(noisy: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             result = network(torch.from_numpy(noisy).permute(2, 0, 1)[None].float())[0].permute(1, 2, 0)
-        values.append(demo._psnr(result.float().clamp(0, 255).round().byte().cpu().numpy(), clean))
-    return float(np.mean(values))
+        return result.float().clamp(0, 255).round().byte().cpu().numpy()
+    return mean_psnr(method, pairs)
 
 
 # ---- a race over minutes ----
@@ -93,11 +95,11 @@ def race(step: Callable[[str, dict], None], begin: Callable[[str], None], asked:
             clock += time.perf_counter() - started
             if clock >= due:
                 curve.append({'seconds': round(clock), 'stage': stage, 'iterations': count,
-                              'psnr': mean_psnr(asked(stage), pairs)})
+                              'psnr': network_psnr(asked(stage), pairs)})
                 print(f'  {curve[-1]}', flush=True)
                 due += every
         curve.append({'seconds': round(clock), 'stage': stage, 'iterations': count, 'end': True,
-                      'psnr': mean_psnr(asked(stage), pairs)})
+                      'psnr': network_psnr(asked(stage), pairs)})
         print(f'  {curve[-1]}', flush=True)
     return curve
 
@@ -172,7 +174,7 @@ def compare(key: str, database: Path, folder: Path, pairs: Pairs, scale: float, 
             models = folder / 'experiments' / opt['name'] / 'models'
             bnn = bnn or models / 'net_bnn_latest.pth'
             student = Denoiser(models / 'net_g_latest.pth', 'cpu')
-            figures[str(value)].append(float(np.mean([demo._psnr(student(noisy), clean) for noisy, clean in pairs])))
+            figures[str(value)].append(mean_psnr(student, pairs))
             print(f'{key} {value}, seed {seed}: {figures[str(value)][-1]:.3f} dB', flush=True)
     return figures
 
@@ -215,9 +217,7 @@ def main() -> None:
                 print(f'{slow["seconds"]:8} {slow["stage"]:>6} {slow["psnr"]:7.2f} {fast["psnr"]:7.2f}'
                       f'   iterations {slow["iterations"]}, {fast["iterations"]}')
     if args.output:
-        path = Path(args.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=2) + '\n')
+        write_json(result, Path(args.output))
 
 
 if __name__ == '__main__':

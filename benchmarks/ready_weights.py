@@ -10,17 +10,17 @@ denoiser, which needs no weights, is in the table too.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import skimage.data
 import torch
+from quality import mean_psnr  # the scripts beside this one
+from speed import write_json
 
 from basicsr_sassid import SpectralDenoiser, demo, estimate_noise
 from basicsr_sassid._device import choose_dtype
@@ -83,10 +83,6 @@ def train(minutes: float) -> tuple[torch.nn.Module, int]:
     return net.eval(), count
 
 
-def mean_psnr(method: Callable[[np.ndarray], np.ndarray], pairs: list) -> float:
-    return float(np.mean([demo._psnr(method(noisy), clean) for noisy, clean in pairs]))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--minutes', type=float, default=25)
@@ -109,8 +105,7 @@ def main() -> None:
                        'ready weights': mean_psnr(ready, pairs)}
         wins.append(table[name]['ready weights'] > table[name]['non-local means, best h'])
         print(name, {method: round(value, 2) for method, value in table[name].items()}, flush=True)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.with_suffix('.json').write_text(json.dumps({'iterations': count, 'table': table}, indent=2) + '\n')
+    write_json({'iterations': count, 'table': table}, args.output.with_suffix('.json'))
     if all(wins):
         write_safetensors(net.state_dict(), {'format': 'basicsr_sassid', 'network': NETWORK, 'img_range': 255,
                                              'method': 'supervised, simulated camera noise', 'iterations': count,

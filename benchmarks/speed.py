@@ -301,6 +301,11 @@ def print_table(title: str, rows: dict[str, dict]) -> None:
         print(f'  {name:26}' + '  '.join(f'{key} {value:.4g}' for key, value in row.items()), flush=True)
 
 
+def write_json(result: object, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + '\n')
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('-o', '--output', help='JSON file for the figures')
@@ -328,9 +333,7 @@ def main() -> None:
                 result[kind][name] = function(device, args.rounds)
                 print_table(name, result[kind][name])
     if args.output:
-        path = Path(args.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=2) + '\n')
+        write_json(result, Path(args.output))
 
 
 if __name__ == '__main__':

@@ -17,7 +17,6 @@ average        the mean of the weights of the second half's checkpoints
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -25,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from quality import Pairs, cpu_options  # the script beside this one
+from quality import Pairs, cpu_options, mean_psnr  # the scripts beside this one
+from speed import write_json
 
 from basicsr_sassid import Denoiser, Noise, demo, estimate_noise
 from basicsr_sassid._options import complete_options
@@ -80,7 +80,7 @@ def judge_run(run: Path, pairs: Pairs, crops: list[np.ndarray], noise: Noise, fo
 
     def judged(path: Path, key: str) -> dict[str, float]:
         denoise = Denoiser(path, 'cpu', key=key)
-        return {'psnr': float(np.mean([demo._psnr(denoise(noisy), clean) for noisy, clean in pairs])),
+        return {'psnr': mean_psnr(denoise, pairs),
                 'risk': estimated_risk(denoise, crops, noise)}
     raw, ema = ([judged(path, key) for path in paths] for key in ('params', 'params_ema'))
     rules = {'last': raw[-1], 'risk': min(raw, key=lambda one: one['risk']), 'ema': ema[-1],
@@ -120,9 +120,7 @@ def main() -> None:
     for rule in results[0]['distance']:
         print(f'  {rule:14}{statistics.mean(result["distance"][rule] for result in results):+.3f}')
     if args.output:
-        path = Path(args.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(results, indent=2) + '\n')
+        write_json(results, Path(args.output))
 
 
 if __name__ == '__main__':

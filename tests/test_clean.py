@@ -332,7 +332,9 @@ def test_no_space_is_said_before(folder, tmp_path, monkeypatch):
 def test_ctrl_c_leaves_nothing_half_written(folder, tmp_path):
     process = subprocess.Popen([sys.executable, '-m', 'basicsr_sassid.cli', 'clean', str(folder), '-o', 'out',
                                 '--minutes', '5'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               text=True, env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'})
+                               text=True, env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+                               # a suite that runs in the background ignores Ctrl-C, and so would its children
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     work = tmp_path / 'out/.sassid'
     deadline = time.time() + 120
     while not list(work.glob('*/curve.csv')) and process.poll() is None and time.time() < deadline:

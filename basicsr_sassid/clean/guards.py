@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from basicsr_sassid.noise.estimate import PATCH, Noise
-from basicsr_sassid.noise.spectral import relative_level
+from basicsr_sassid.noise.spectral import local_sigma
 
 IDENTITY = 0.5  # of the noise's standard deviation: what the removed part has at least, in flat areas
 COLOUR_SHIFT = 1.5  # grey levels: what the mean of a channel may move
@@ -39,7 +39,7 @@ def watch_result(stage: str, denoise: Callable[[np.ndarray], np.ndarray], crops:
     for crop in crops:
         result = denoise(crop)
         removed = (crop - result) * 255
-        expected = (relative_level(crop, noise) * noise.sigma_at(cv2.GaussianBlur(crop * 255, (0, 0), 4))) ** 2
+        expected = local_sigma(crop, noise) ** 2
         detail, removed_power, expected_power = (_squares(plane.mean(axis=2)) for plane in (
             (result * 255 - cv2.GaussianBlur(result * 255, (0, 0), 3)) ** 2, removed ** 2, expected))
         order = np.argsort(detail)

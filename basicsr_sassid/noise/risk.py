@@ -4,11 +4,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-import cv2
 import numpy as np
 
 from basicsr_sassid.noise.estimate import MAX_LAG, Noise, is_grey
-from basicsr_sassid.noise.spectral import relative_level
+from basicsr_sassid.noise.spectral import local_intensity, relative_level
 
 _STEP = 0.1  # of the noise's own strength
 
@@ -90,7 +89,7 @@ class _Probed:
 
 
 def _probe(image: np.ndarray, noise: Noise, seed: tuple[int, int]) -> _Probe:
-    intensity = cv2.GaussianBlur(image * np.float32(255), (0, 0), 4)
+    intensity = local_intensity(image * np.float32(255))
     level = relative_level(image, noise)
     noise = noise.for_grey() if is_grey(image) else noise
     return _Probe(level * sample_noise(noise, intensity, np.random.default_rng(seed)),

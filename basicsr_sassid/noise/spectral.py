@@ -87,7 +87,7 @@ class SpectralDenoiser:
         least = 2 ** (_SCALES - 1) * BLOCK  # a block at the coarsest scale
         padding = [(BLOCK, max(BLOCK + -side % unit, least - BLOCK - side)) for side in (height, width)] + [(0, 0)]
         padded = np.pad(rgb, padding, 'reflect' if min(height, width) > least else 'symmetric')
-        sigma = level * self.noise.sigma_at(cv2.GaussianBlur(padded, (0, 0), 4))
+        sigma = level * self.noise.sigma_at(local_intensity(padded))
         sigma = np.maximum(sigma, 1e-3)
         opponent = np.tensordot(padded / sigma, _OPPONENT, (2, 1)).transpose(2, 0, 1)
         clean = np.stack([_multiscale(plane, [power[channel] for power in powers])
@@ -104,6 +104,15 @@ def relative_level(image: np.ndarray, noise: Noise) -> np.ndarray:
     levels = [np.sqrt(np.median(column[np.isfinite(column)])) if np.isfinite(column).sum() >= 3 else 1.
               for column in ratio.T]
     return np.array(levels, np.float32).clip(0.1, 10)
+
+
+def local_sigma(image: np.ndarray, noise: Noise) -> np.ndarray:
+    """The noise's standard deviation at every pixel of (H, W, 3) float32 in [0, 1], in grey levels."""
+    return relative_level(image, noise) * noise.sigma_at(local_intensity(image * np.float32(255)))
+
+
+def local_intensity(grey_levels: np.ndarray) -> np.ndarray:
+    return cv2.GaussianBlur(grey_levels, (0, 0), 4)
 
 
 def _block_powers(noise: Noise) -> list[np.ndarray]:
