@@ -3,8 +3,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ONNX = ['onnx', 'onnxscript', 'onnxruntime']  # to write a network (the first two) and to run it
-OPTIONS = [f'basicsr_sassid.options.{method}' for method in ('sassid', 'apbsn', 'sdap', 'amsnet')]
-TEST = ['pytest', 'pytest-timeout', *ONNX]
+OPTIONS = [f'basicsr_sassid.options.{method}' for method in ('sassid', 'apbsn', 'sdap', 'amsnet', 'benchmark')]
+BENCH = ['bm3d', 'h5py', 'PyWavelets']  # peers, DND's files, scikit-image's wavelets
+TEST = ['pytest', 'pytest-timeout', *ONNX, *BENCH]
 
 setup(
     name='basicsr_sassid',
@@ -20,6 +21,7 @@ setup(
     install_requires=['basicsr==1.4.2', 'torch>=2.6', 'torchvision', 'mmcv-lite>=2.1', 'mmengine', 'lmdb',
                       'numpy', 'opencv-python>=4.12', 'pillow>=10.1', 'pyyaml', 'safetensors',
                       'scikit-image', 'scipy', 'jinja2', 'tifffile', 'tqdm'],
-    extras_require={'test': TEST, 'bench': ONNX, 'onnx': ONNX[:2], 'dev': ['ruff', *TEST]},
+    extras_require={'test': TEST, 'bench': [*ONNX, *BENCH], 'bm3d': ['bm3d'], 'dnd': ['h5py'], 'iqa': ['pyiqa'],
+                    'onnx': ONNX[:2], 'dev': ['ruff', *TEST]},
     entry_points={'console_scripts': ['sassid=basicsr_sassid.cli:main']},
 )

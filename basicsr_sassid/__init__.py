@@ -3,7 +3,7 @@ __version__ = '0.1.0'
 
 from basicsr_sassid import _compat  # noqa: F401  before anything of basicsr
 
-from basicsr_sassid import archs, data, losses, models  # noqa: F401  isort:skip
+from basicsr_sassid import archs, data, losses, metrics, models  # noqa: F401  isort:skip
 from basicsr_sassid.clean import clean_photos, train_on
 from basicsr_sassid.inference import Denoiser
 from basicsr_sassid.noise import Noise, SpectralDenoiser, estimate_noise

@@ -5,6 +5,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+_DATASETS = {'sidd': 'SIDD: Medium, validation and benchmark', 'dnd': 'DND', 'polyu': 'PolyU Real-World Noisy Images',
+             'cc': 'CC (Nam et al.)'}
+
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='sassid', description='Self-supervised denoising of real photographs.')
@@ -21,6 +24,15 @@ def build_parser() -> argparse.ArgumentParser:
     folder.add_argument('--step', type=int, help='distance between neighbours (default: the size)')
     folder.add_argument('--strict', action='store_true', help='refuse damaged images, in place of skipping them')
     folder.add_argument('--workers', type=int, help='threads (default: one a core)')
+    for name, text in _DATASETS.items():
+        source = prepare.add_parser(name, help=text, description=f'{text} -> LMDBs, from the files as they are '
+                                    'downloaded (docs/datasets.md).')
+        source.add_argument('downloaded', nargs='+', help='folders (searched below) or files')
+        source.add_argument('-o', '--output', default='datasets', help='folder for the LMDBs (default: datasets)')
+        if name != 'cc':
+            source.add_argument('--size', type=int, default=512, help='side of a sub-image in pixels (default 512)')
+        source.add_argument('--incomplete', action='store_true', help='take fewer images than were published')
+        source.add_argument('--workers', type=int, help='threads (default: one a core)')
 
     denoise = commands.add_parser('denoise', help='denoise photographs with a trained network',
                                   description='Denoise photographs with a trained network.')
@@ -33,6 +45,23 @@ def build_parser() -> argparse.ArgumentParser:
     denoise.add_argument('--self-ensemble', action='store_true', help='mean over eight flips and turns: 8 times slower')
     denoise.add_argument('--precision', default='auto', help='auto (default): bf16 where the hardware has it; or fp32, '
                          'bf16, fp16')
+
+    submit = commands.add_parser('submit', help='results for the servers of SIDD and DND').add_subparsers(
+        dest='server', required=True, metavar='SERVER')
+    for name, text, output in (('sidd', 'SIDD benchmark', 'SubmitSrgb.mat'), ('dnd', 'DND', 'FOLDER')):
+        server = submit.add_parser(name, help=text, description=f'Denoise the noisy images of {text}, and write what '
+                                   'its server wants.')
+        server.add_argument('downloaded', help='the folder with BenchmarkNoisyBlocksSrgb.mat' if name == 'sidd' else
+                            'the folder with info.mat and images_srgb')
+        server.add_argument('-o', '--output', required=True, metavar=output, help=(
+            'SubmitSrgb.mat, or .csv for Kaggle' if name == 'sidd' else 'folder: zip its files'))
+        server.add_argument('--weights', required=True, metavar='net_g.pth')
+        server.add_argument('--self-ensemble', action='store_true', help='mean over eight flips and turns, as the '
+                            "authors' submission")
+        server.add_argument('--device', default='auto', help='auto (default), cpu, cuda, cuda:1 ...')
+        server.add_argument('--incomplete', action='store_true', help='take fewer images than were published')
+    check = submit.add_parser('check', help='read a submission back', description='Read a submission back.')
+    check.add_argument('submission', help='SubmitSrgb.mat, .csv, or the folder of DND')
 
     clean = commands.add_parser('clean', help='denoise a folder of noisy photographs, learning from them alone',
                                 description='Measure the noise of photographs, train on them alone, denoise them, and '
@@ -81,9 +110,10 @@ def _add_option_flags(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     from basicsr_sassid._run import on_error  # after parsing: torch takes seconds to import
-    command = {'train': _train, 'test': _test, 'prepare': _prepare, 'denoise': _denoise, 'clean': _clean,
-              'noise': _noise, 'export': _export, 'demo': _demo}[args.command]
-    interrupted = {'interrupted': 'the same command goes on from here'} if args.command == 'clean' else {}
+    command = {'train': _train, 'test': _test, 'prepare': _prepare, 'denoise': _denoise, 'submit': _submit,
+               'clean': _clean, 'noise': _noise, 'export': _export, 'demo': _demo}[args.command]
+    goes_on = args.command in ('clean', 'prepare', 'submit')
+    interrupted = {'interrupted': 'the same command goes on from here'} if goes_on else {}
     on_error(command, **interrupted)(args)
 
 
@@ -98,12 +128,35 @@ def _test(args: argparse.Namespace) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
+    if args.source != 'folder':
+        _prepare_dataset(args)
+        return
     from basicsr_sassid.data.prepare.folder import prepare_folder
     done = prepare_folder(args.photos, args.output, args.size, args.step, args.strict, args.workers)
     for file, reason in done.skipped.items():
         print(f'skipped {file}: {reason}', file=sys.stderr)
     print(f'{args.output}: {done.sub_images} sub-images of {done.photos} photographs'
           + (f'; {len(done.skipped)} skipped' if done.skipped else ''))
+
+
+def _prepare_dataset(args: argparse.Namespace) -> None:
+    from importlib import import_module
+    prepare = getattr(import_module(f'basicsr_sassid.data.prepare.{args.source}'), f'prepare_{args.source}')
+    sizes = {} if args.source == 'cc' else {'size': args.size}
+    done = prepare(args.downloaded, args.output, incomplete=args.incomplete, workers=args.workers, **sizes)
+    for name, written in done.items():
+        print(f'{args.output}/{name}: ' + ('was there already' if written is None else
+              f'{written.sub_images} sub-images of {written.photos} photographs'))
+
+
+def _submit(args: argparse.Namespace) -> None:
+    from basicsr_sassid.benchmark import submission
+    if args.server == 'check':
+        print(submission.check_submission(args.submission))
+        return
+    submit = submission.submit_sidd if args.server == 'sidd' else submission.submit_dnd
+    submit(args.downloaded, args.weights, args.output, args.self_ensemble, args.device, args.incomplete)
+    print(args.output)
 
 
 def _denoise(args: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import random
 import zlib
 
@@ -17,6 +18,7 @@ from basicsr_sassid._checks import UserError
 from basicsr_sassid.data.camera_noise import simulate_camera
 from basicsr_sassid.data.draw_util import Draw, RunSampler, SeededDataset
 from basicsr_sassid.data.image_util import Photo, decode_photo, read_photo, write_photo
+from basicsr_sassid.data.prepare import folder, writer
 from basicsr_sassid.data.prepare.folder import prepare_folder
 
 
@@ -261,14 +263,43 @@ def test_a_broken_image_is_skipped_or_refused(photographs, tmp_path):
 
 
 def test_a_full_disk_leaves_no_lmdb(photographs, tmp_path, monkeypatch):
-    from basicsr.utils.lmdb_util import LmdbMaker
-
-    def full(self, *_):
-        raise lmdb.DiskError('No space left on device')
-    monkeypatch.setattr(LmdbMaker, 'put', full)
-    with pytest.raises(UserError, match='cannot write .*x.lmdb: No space left on device. Free some space'):
+    monkeypatch.setattr(writer, '_largest_size', lambda *_: 8 * 4096)
+    with pytest.raises(UserError, match='cannot write .*x.lmdb: .*MDB_MAP_FULL.* Free some space'):
         prepare_folder([photographs], tmp_path / 'x.lmdb')
     assert [path.name for path in tmp_path.iterdir()] == ['noisy']
+
+
+def test_killed_anywhere_it_goes_on_and_asks_for_nothing_twice(photographs, tmp_path, monkeypatch):
+    prepare_folder([photographs], tmp_path / 'whole.lmdb', size=40)
+    read, asked = folder.read_photo, []
+    for allowed in (2, 3, 100):
+        end = len(asked) + allowed
+
+        def counted(file, end=end):
+            if len(asked) == end:
+                raise RuntimeError('as a kill: nothing is tidied up')
+            asked.append(file.name)
+            return read(file)
+        monkeypatch.setattr(folder, 'read_photo', counted)
+        with contextlib.nullcontext() if allowed == 100 else pytest.raises(RuntimeError, match='kill'):
+            prepare_folder([photographs], tmp_path / 'x.lmdb', size=40, workers=1)
+        assert (tmp_path / 'x.lmdb').exists() == (allowed == 100)
+    assert sorted(asked) == [f'{number}.png' for number in range(6)]
+    for name in ('meta_info.txt', 'data.mdb'):
+        assert (tmp_path / 'x.lmdb' / name).exists()
+    whole, resumed = (noisy(tmp_path / f'{name}.lmdb', phase='val') for name in ('whole', 'x'))
+    assert [sample['lq_path'] for sample in whole] == [sample['lq_path'] for sample in resumed]
+    assert all(torch.equal(a['lq'], b['lq']) for a, b in zip(whole, resumed))
+
+
+def test_another_plan_starts_anew(photographs, tmp_path, monkeypatch):
+    read = folder.read_photo
+    monkeypatch.setattr(folder, 'read_photo', lambda file: read(file) if file.name < '3' else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        prepare_folder([photographs], tmp_path / 'x.lmdb', size=40, workers=1)
+    monkeypatch.undo()
+    assert prepare_folder([photographs], tmp_path / 'x.lmdb', size=64).sub_images == 12
+    assert {line.split()[1] for line in (tmp_path / 'x.lmdb/meta_info.txt').read_text().splitlines()} == {'(64,64,3)'}
 
 
 # ---- simulated noise ----

@@ -1,0 +1,1 @@
+"""The field's tables: submissions, methods side by side."""

@@ -1,0 +1,26 @@
+"""CC (Nam et al., CVPR 2016): fifteen crops of photographs by three cameras, and the means of many shots, PNG."""
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from basicsr_sassid.data.prepare.pairs import real_and_mean, write_all
+from basicsr_sassid.data.prepare.writer import Prepared
+
+CROPS, SIDE = 15, 512
+
+
+def prepare_cc(downloaded: Sequence[str | os.PathLike], output: str | os.PathLike, size: int = 0,
+               incomplete: bool = False, workers: int | None = None, quiet: bool = False) -> dict[str, Prepared | None]:
+    """Write ``*_real.png`` and ``*_mean.png`` as ``CC/{noisy,clean}.lmdb``.
+
+    Args:
+        downloaded: the folder with the files.
+        output, incomplete: see :func:`prepare_sidd`.
+        size: side of sub-images; 0: the crops whole.
+
+    Raises:
+        UserError: a count or size that is not as published, one of a pair missing.
+    """
+    noisy, clean = real_and_mean(downloaded, 'png', SIDE, CROPS, incomplete, 'CC')
+    return write_all({'CC/noisy.lmdb': lambda: noisy, 'CC/clean.lmdb': lambda: clean}, output, size, workers, quiet)
