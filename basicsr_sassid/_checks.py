@@ -51,7 +51,7 @@ def existing(path: str | os.PathLike, where: str) -> Path:
 
 def check_type(registry: Any, name: object, where: str) -> None:
     """Refuse a name that is not in BasicSR's ``registry``, and list those that are."""
-    if name not in registry:
+    if name not in registry and f'{name}_basicsr' not in registry:  # BasicSR's get looks for both
         raise UserError(f'{where}: nothing is registered as {name!r}. Registered: {", ".join(sorted(registry.keys()))}')
 
 

@@ -1,10 +1,14 @@
-"""The only shims for stock PyPI ``basicsr==1.4.2`` on today's stack. Imported before anything of basicsr."""
+"""The only shims for stock PyPI ``basicsr==1.4.2`` and bm3d on today's stack. Imported before anything of basicsr."""
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import sys
 import types
+from collections.abc import Iterator
+
+import numpy as np
 
 _MODULE = 'torchvision.transforms.functional_tensor'
 
@@ -47,6 +51,23 @@ def _share_lmdb_environments() -> None:
                 self._client[client] = self._open[key]
 
     FileClient._backends['lmdb'] = SharedLmdbBackend
+
+
+@contextlib.contextmanager
+def numpy_with_trapz() -> Iterator[None]:
+    """bm3d 4.0.3 integrates a power spectrum with np.trapz, which numpy dropped in 2.4.
+
+    Needless from a bm3d release that calls np.trapezoid (none by November 2026).
+    """
+    name = 'trapz'
+    if hasattr(np, name):
+        yield
+        return
+    setattr(np, name, np.trapezoid)
+    try:
+        yield
+    finally:
+        delattr(np, name)
 
 
 _alias_functional_tensor()

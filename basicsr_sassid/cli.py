@@ -88,6 +88,13 @@ def build_parser() -> argparse.ArgumentParser:
     noise.add_argument('photos', nargs='+', help='image files or folders (searched below)')
     noise.add_argument('-o', '--output', metavar='FIGURE.png', help='draw the correlation and the levels')
 
+    benchmark = commands.add_parser('benchmark', help='methods x datasets -> table, figure', description='Judge every '
+                                    'method of an option file on every dataset. Stopped at any moment, the same '
+                                    'command goes on; results land in results/benchmark/<name>.')
+    benchmark.add_argument('-opt', required=True, metavar='FILE.yml', help='such as options/benchmark/classical.yml')
+    benchmark.add_argument('--force_yml', nargs='+', action='extend', default=[], metavar='a:b=v',
+                           help='change or add options: datasets:sidd_val:every=8')
+
     export = commands.add_parser('export', help='write a trained network for other programs',
                                  description='Write a trained network for other programs.')
     export.add_argument('--weights', required=True, metavar='net_g.pth')
@@ -111,8 +118,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     from basicsr_sassid._run import on_error  # after parsing: torch takes seconds to import
     command = {'train': _train, 'test': _test, 'prepare': _prepare, 'denoise': _denoise, 'submit': _submit,
-               'clean': _clean, 'noise': _noise, 'export': _export, 'demo': _demo}[args.command]
-    goes_on = args.command in ('clean', 'prepare', 'submit')
+               'clean': _clean, 'noise': _noise, 'benchmark': _benchmark, 'export': _export, 'demo': _demo
+               }[args.command]
+    goes_on = args.command in ('clean', 'prepare', 'submit', 'benchmark')
     interrupted = {'interrupted': 'the same command goes on from here'} if goes_on else {}
     on_error(command, **interrupted)(args)
 
@@ -200,6 +208,12 @@ def _noise(args: argparse.Namespace) -> None:
         print(f'\nFigure: {args.output}')
     for file, reason in found.failed.items():
         print(f'not measured: {file}: {reason}', file=sys.stderr)
+
+
+def _benchmark(args: argparse.Namespace) -> None:
+    from basicsr_sassid._options import read_options
+    from basicsr_sassid.benchmark import run_benchmark
+    run_benchmark(read_options(args.opt, args.force_yml))
 
 
 def _export(args: argparse.Namespace) -> None:

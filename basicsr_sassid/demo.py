@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import skimage.data
 from basicsr.metrics import calculate_psnr, calculate_ssim
-from PIL import Image, ImageDraw, ImageFont
 
 from basicsr_sassid._checks import UserError, existing
 from basicsr_sassid._options import complete_options, options_file, read_options
+from basicsr_sassid.benchmark.sheet import CROP, busiest, draw_sheet
 from basicsr_sassid.clean.mixture import Mixture
 from basicsr_sassid.data.camera_noise import simulate_camera
 from basicsr_sassid.data.image_util import Photo, list_images, read_photo, write_photo
@@ -72,7 +72,7 @@ def run_demo(output: str | os.PathLike, noisy: str | None = None, clean: str | N
     (output / 'table.json').write_text(json.dumps(
         {'pairs': len(pairs), 'iterations_scale': scale, 'training_seconds': round(trained - started),
          'seconds': round(time.time() - started), 'methods': table}, indent=2))
-    write_photo(Photo(_sheet(pictures)), output / 'comparison.png')
+    write_photo(Photo(draw_sheet([_crops(picture) for picture in pictures])), output / 'comparison.png')
     print(f'\nPicture: {output / "comparison.png"}\nDenoise other photographs with this noise:\n'
           f'  sassid denoise PHOTOS -o OUT --weights {models / "net_g_latest.pth"}')
     return table
@@ -194,31 +194,9 @@ def _print_table(table: dict[str, dict[str, float]], count: int, simulated: bool
         f'{table[last]["psnr"] - table[name]["psnr"]:+.2f} dB against {name}' for name in others) + '.')
 
 
-def _sheet(pictures: list[dict[str, np.ndarray]], crop: int = 160, zoom: int = 2) -> np.ndarray:
-    """A row a photograph, a column a method: the most detailed square of each, enlarged, with its PSNR."""
-    names = [name for name in pictures[0] if not name.startswith('Gaussian')]
-    side, head, foot = crop * zoom, 34, 26
-    sheet = Image.new('RGB', (len(names) * (side + 6) + 6, head + len(pictures) * (side + foot)), 'white')
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(17)
-    for row, picture in enumerate(pictures):
-        top, left = _busiest(picture['clean'], crop)
-        for column, name in enumerate(names):
-            patch = picture[name][top:top + crop, left:left + crop]
-            position = 6 + column * (side + 6), head + row * (side + foot)
-            sheet.paste(Image.fromarray(patch).resize((side, side), Image.Resampling.NEAREST), position)
-            if row == 0:
-                draw.text((position[0] + side / 2, head / 2), name, 'black', font, anchor='mm')
-            if name != 'clean':
-                text = f'{_psnr(picture[name], picture["clean"]):.2f} dB'
-                draw.text((position[0] + side / 2, position[1] + side + foot / 2), text, 'black', font, anchor='mm')
-    return np.array(sheet)
-
-
-def _busiest(image: np.ndarray, crop: int) -> tuple[int, int]:
-    """Corner of the square whose detail is at the upper quartile: something to see, and not only texture."""
-    grey = image.astype(np.float32).mean(axis=2)
-    height, width = (max(side - crop + 1, 1) for side in grey.shape)
-    corners = [(top, left) for top in range(0, height, 32) for left in range(0, width, 32)]
-    detail = [grey[top:top + crop, left:left + crop].std() for top, left in corners]
-    return corners[int(np.argsort(detail)[int(0.75 * (len(corners) - 1))])]
+def _crops(picture: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, str]]:
+    """The same square of every result, with the PSNR of the whole; the blur is left out."""
+    top, left = busiest(picture['clean'])
+    return {name: (image[top:top + CROP, left:left + CROP],
+                   '' if name == 'clean' else f'{_psnr(image, picture["clean"]):.2f} dB')
+            for name, image in picture.items() if not name.startswith('Gaussian')}

@@ -29,7 +29,7 @@ from speed import ROOT, STAGES, plain_steps, write_json  # the script beside thi
 import basicsr_sassid  # noqa: F401
 from basicsr_sassid import Denoiser, demo, estimate_noise
 from basicsr_sassid._options import complete_options, read_options
-from basicsr_sassid.clean.training import plan_iterations
+from basicsr_sassid.clean.training import RATIO, plan_iterations
 from basicsr_sassid.data.draw_util import RunSampler, SeededDataset
 from basicsr_sassid.data.noisy_image_dataset import NoisyImageDataset
 from basicsr_sassid.data.prepare.folder import prepare_folder
@@ -107,7 +107,7 @@ def race(step: Callable[[str, dict], None], begin: Callable[[str], None], asked:
 def race_ours(database: Path, folder: Path, pairs: Pairs, minutes: float) -> list[dict]:
     opt = cpu_options(database, 'race', 0)
     # the teacher is asked once where that takes little of the LAN's time, from which it is taken here
-    plan = plan_iterations(opt, folder, minutes)
+    plan = plan_iterations(opt, folder, minutes, RATIO)
     cheap = 0 < plan['cache_seconds'] < 0.1 * 60 * minutes * SHARES['lan']
     opt['train']['teacher_cache'] = 'memory' if cheap else 'off'
     model = ThreeStageModel(complete_options(opt, folder, True))

@@ -65,7 +65,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(training, '_LEAST', 4)
 
 
-def fixed_plan(opt, folder, minutes):
+def fixed_plan(opt, folder, minutes, ratio):
     return {'iter': {'bnn': 12, 'lan': 8, 'unet': 10}, 'seconds': {'bnn': .1, 'lan': .1, 'unet': .1},
             'teacher_cache': 'off', 'cache_seconds': 0.}
 

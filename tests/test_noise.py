@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+import torch
 from basicsr.metrics import calculate_psnr
 
 from basicsr_sassid import Noise, SpectralDenoiser, estimate_noise
@@ -16,6 +17,7 @@ from basicsr_sassid.data.camera_noise import simulate_camera
 from basicsr_sassid.data.image_util import Photo, write_photo
 from basicsr_sassid.noise import spectral
 from basicsr_sassid.noise.estimate import MAX_LAG
+from basicsr_sassid.noise.posterior import PosteriorMean
 from basicsr_sassid.noise.risk import best_mixture, estimated_risk, sample_noise
 from basicsr_sassid.noise.spectral import relative_level
 
@@ -265,3 +267,41 @@ def test_real_noise_is_reduced_in_seconds(real_pairs):
     blur = max(np.mean([calculate_psnr(cv2.GaussianBlur(noisy, (0, 0), sigma), clean, 0) for noisy, clean in pairs])
                for sigma in (2, 2.5, 3, 4))
     assert ours > blur + 1
+
+
+# ---- the posterior mean ----
+
+def test_the_posterior_mean_trusts_what_can_be_trusted():
+    """Left a flat half, which the prediction has right; right one that it has wrong by far more than the noise."""
+    rng = np.random.default_rng(0)
+    clean = np.full((128, 256, 3), 120., np.float32)
+    noisy = clean + rng.normal(0, 5, clean.shape)
+    prediction = clean.copy()
+    prediction[:, 128:] += 40 * np.sign(rng.normal(0, 1, (128, 128, 3)))
+    posterior = PosteriorMean(estimate_noise([(noisy / 255).astype(np.float32)]))
+
+    def tensor(image):
+        return torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
+    result = posterior(tensor(prediction), tensor(noisy))[0].permute(1, 2, 0).numpy()
+    error = ((result - clean) ** 2).mean(axis=(0, 2))
+    assert error[:110].mean() < 1.5 and error[146:].mean() < 1.1 * 25
+    assert ((prediction - clean) ** 2).mean(axis=(0, 2))[146:].mean() > 1500
+
+
+def test_the_posterior_mean_is_bayes_formula():
+    """A prediction whose error is alike everywhere: weights and error as by hand."""
+    rng = np.random.default_rng(1)
+    clean = np.full((256, 256, 3), 120.)
+    noisy, prediction = clean + rng.normal(0, 6, clean.shape), clean + rng.normal(0, 3, clean.shape)
+    posterior = PosteriorMean(estimate_noise([(noisy / 255).astype(np.float32)]))
+    both = [torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None] for image in (prediction, noisy)]
+    error = ((posterior(*both) - 120) ** 2).mean().item()
+    assert error == pytest.approx(1 / (1 / 36 + 1 / 9), rel=0.1)  # the best that any blend can do
+
+
+@pytest.mark.parametrize('side', [4, 33])
+def test_the_posterior_mean_of_any_size(side):
+    rng = np.random.default_rng(2)
+    noise = estimate_noise([rng.normal(0.5, 0.05, (64, 64, 3))])
+    x = torch.rand(2, 3, side, side + 1) * 255
+    assert torch.allclose(PosteriorMean(noise)(x, x), x)

@@ -178,9 +178,10 @@ def test_the_cached_teacher_is_not_asked_again(photographs, tmp_path, monkeypatc
     assert len(caches_of(tmp_path)) == (kind == 'lmdb')
 
 
-def test_what_is_trained_on_is_the_teachers_answer(photographs, tmp_path, monkeypatch):
+@pytest.mark.parametrize('posterior', [False, True])
+def test_what_is_trained_on_is_the_teachers_answer(photographs, tmp_path, monkeypatch, posterior):
     """A patch as large as the image is one window, in the first symmetry: there the cached answer is the live one."""
-    opt = cached_options(photographs)
+    opt = cached_options(photographs, posterior=posterior)
     opt['datasets']['train'].update(patch_size=64, use_hflip=False, use_rot=False)
     for path in photographs.iterdir():
         import cv2
@@ -191,11 +192,25 @@ def test_what_is_trained_on_is_the_teachers_answer(photographs, tmp_path, monkey
     def compare(self, i):
         if self.stage.name != 'bnn':
             live = self.nets['bnn'](self.lq * 255)
+            blended = self.refine('bnn', live, self.lq * 255)
+            assert ((blended - live).abs().mean() > 1) == posterior
+            live = blended
             seen.append((live / 255).clamp(-0.25, 1.25).sub(self.answers['bnn']).abs().max().item() * 255)
         return step(self, i)
     monkeypatch.setattr(StagedModel, 'optimize_parameters', compare)
     train(complete_options(opt, tmp_path, True))
     assert len(seen) == 8 and max(seen) < 0.01
+
+
+def test_the_posterior_needs_whole_images(photographs, tmp_path):
+    opt = cached_options(photographs, 'off', posterior=True)
+    opt['datasets']['train'].update(type='PairedImageDataset', dataroot_gt=str(photographs), gt_size=32)
+    del opt['datasets']['train']['patch_size']
+    with pytest.raises(UserError, match=r'train.posterior needs NoisyImageDataset, not PairedImageDataset'):
+        train(complete_options(opt, tmp_path, True))
+    opt['train']['posterior'] = 'yes'
+    with pytest.raises(UserError, match='train.posterior: expected one of True, False'):
+        complete_options(opt, tmp_path, True)
 
 
 def test_auto_asks_once_where_that_is_less_work(photographs, tmp_path):

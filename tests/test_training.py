@@ -271,7 +271,7 @@ def test_a_stock_model_trains_and_resumes_exactly_in_our_loop(photographs, tmp_p
 # ---- real processes ----
 
 def test_killed_in_every_stage_and_between_them_it_ends_the_same(photographs, tmp_path):
-    opt = with_validation(tiny_options(photographs, ema_decay=0.9), photographs, freq=7)
+    opt = with_validation(tiny_options(photographs, ema_decay=0.9, posterior=True), photographs, freq=7)
     opt['datasets']['train']['num_worker_per_gpu'] = 1
     for block in opt['train']['stages'].values():
         block['iter'] = 12

@@ -26,7 +26,7 @@ from basicsr_sassid._run import silence
 from basicsr_sassid.clean.guards import watch_result
 from basicsr_sassid.clean.mixture import Mixture
 from basicsr_sassid.clean.report import versions, write_report
-from basicsr_sassid.clean.training import STAGES, Training, base_options, plan_iterations
+from basicsr_sassid.clean.training import RATIO, STAGES, Training, base_options, plan_iterations
 from basicsr_sassid.data.image_util import EXTENSIONS, Photo, check_writable, list_foreign, read_photo, write_photo
 from basicsr_sassid.data.prepare.folder import prepare_folder
 from basicsr_sassid.inference.denoiser import Denoiser
@@ -309,7 +309,7 @@ class _Steps:
         opt = base_options(database, blind_size, self.device, self.settings['seed'])
         if 'plan' not in state:
             self.bar.set_description('measuring')
-            state['plan'] = plan_iterations(opt, self.work.folder, self.settings['minutes'])
+            state['plan'] = plan_iterations(opt, self.work.folder, self.settings['minutes'], RATIO)
             self.work.save()
         plan = state['plan']
         self.bar.total = sum(plan['iter'][stage] * plan['seconds'][stage] for stage in STAGES) + plan['cache_seconds']

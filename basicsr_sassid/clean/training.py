@@ -26,7 +26,7 @@ from basicsr_sassid.noise.estimate import LARGEST_BLIND_SIZE, Noise
 from basicsr_sassid.train import train
 
 STAGES = ('bnn', 'lan', 'unet')
-_RATIO = {'bnn': 3, 'lan': 3, 'unet': 4}  # of the stages' iterations, as train_cpu.yml has them
+RATIO = {'bnn': 3, 'lan': 3, 'unet': 4}  # of the stages' iterations, as train_cpu.yml has them
 _LEAST = 30  # iterations of a stage, whatever the budget
 _HOLD_OUT = 10  # every tenth sub-image: by them the BNN's checkpoint is chosen
 _CHECKPOINTS = 8  # at least, in a stage
@@ -48,36 +48,47 @@ def base_options(database: Path, blind_size: int, device: torch.device, seed: in
     return opt
 
 
-def plan_iterations(opt: dict, folder: Path, minutes: float) -> dict[str, Any]:
+def plan_iterations(opt: dict, folder: Path, minutes: float, ratio: dict[str, int] | None = None) -> dict[str, Any]:
     """Measure a step of each stage, and share the minutes out.
+
+    Args:
+        opt: of a StagedModel, not yet completed.
+        folder: where it would be trained; nothing is written.
+        minutes: for all stages.
+        ratio: of the stages' iterations; by default as ``opt`` has them.
 
     Returns:
         ``iter`` and ``seconds`` (of one iteration) by stage, ``teacher_cache``, ``cache_seconds``.
     """
     opt = copy.deepcopy(opt)
-    for block in opt['train']['stages'].values():
-        block['iter'] = 10
+    ratio = ratio or {stage: block['iter'] for stage, block in opt['train']['stages'].items()}
+    for stage, block in opt['train']['stages'].items():
+        block['iter'] = 10 if ratio[stage] else 0
     opt = complete_options(opt, folder, True)
     silence()
     dataset = build_dataset(opt['datasets']['train'])
     model = build_model(opt)
     batch = opt['datasets']['train']['batch_size_per_gpu']
     patches = torch.stack([dataset[index % len(dataset)]['lq'] for index in range(batch)])
+    stages = {stage.name: stage for stage in model.stages if ratio[stage.name]}
+    teachers = sorted({teacher for stage in stages.values() for teacher in stage.cached})
     seconds = {}
-    for index, stage in enumerate(STAGES):
-        sample = {'lq': patches, **({'teacher_bnn': patches} if stage != 'bnn' else {})}
+    for index, (name, stage) in enumerate(stages.items()):
+        sample = {'lq': patches, **{f'teacher_{teacher}': patches for teacher in stage.cached}}
         model.update_learning_rate(10 * index + 1)
-        seconds[stage] = _median_seconds(lambda sample=sample: (model.feed_data(sample), model.optimize_parameters(1)))
-    ask = _median_seconds(lambda: _forward(model, patches))
+        seconds[name] = _median_seconds(lambda sample=sample: (model.feed_data(sample), model.optimize_parameters(1)))
+    asks = {teacher: _median_seconds(lambda teacher=teacher: _forward(model, teacher, patches))
+            for teacher in teachers}
     per_patch = dataset.patch_size ** 2 * batch
-    cache_seconds = sum(asked_pixels(size, dataset.patch_size) for size in dataset.sizes) / per_patch * ask
+    cache_seconds = sum(asked_pixels(size, dataset.patch_size) for size in dataset.sizes) / per_patch * sum(
+        asks.values())
     budget = 60 * minutes
-    with_cache = (budget - cache_seconds) / sum(_RATIO[stage] * seconds[stage] for stage in STAGES)
-    live = {stage: value + (ask if stage != 'bnn' else 0) for stage, value in seconds.items()}
-    without = budget / sum(_RATIO[stage] * live[stage] for stage in STAGES)
-    use_cache = with_cache > without
+    with_cache = (budget - cache_seconds) / sum(ratio[name] * seconds[name] for name in stages)
+    live = {name: value + sum(asks[teacher] for teacher in stages[name].cached) for name, value in seconds.items()}
+    without = budget / sum(ratio[name] * live[name] for name in stages)
+    use_cache = with_cache > without and bool(teachers)
     rounds = max(with_cache, without)
-    return {'iter': {stage: max(int(rounds * _RATIO[stage]), _LEAST) for stage in STAGES},
+    return {'iter': {name: max(int(rounds * share), _LEAST) if share else 0 for name, share in ratio.items()},
             'seconds': seconds if use_cache else live, 'teacher_cache': 'lmdb' if use_cache else 'off',
             'cache_seconds': cache_seconds if use_cache else 0.}
 
@@ -93,9 +104,9 @@ def _median_seconds(step: Callable[[], object], warm_up: int = 3, count: int = 7
     return float(np.median(times[warm_up:]))
 
 
-def _forward(model: BaseModel, patches: torch.Tensor) -> None:
+def _forward(model: BaseModel, teacher: str, patches: torch.Tensor) -> None:
     with torch.no_grad(), model.autocast():
-        model.teach('bnn', patches.to(model.device) * model.img_range)
+        model.teach(teacher, patches.to(model.device) * model.img_range)
 
 
 class Training:

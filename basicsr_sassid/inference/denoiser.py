@@ -28,8 +28,10 @@ class Denoiser:
             to rounding.
         self_ensemble: mean over the eight flips and turns: slightly better, eight times slower.
         precision: of the network's inner layers: ``'fp32'``, ``'bf16'``, ``'fp16'``, or ``'auto'``: bf16 where the
-            hardware has it. The last layer, and all arithmetic on pixels, are in float32.
+            hardware has it, and the network is ours: its last layer stays in float32. So does arithmetic on pixels.
         key: ``'params'`` or ``'params_ema'``; by default the average where the file has one.
+        network: option block of any network of BasicSR's registry, ``{type: NAME, ...}``; by default as the file says.
+        img_range: value of white for the network; by default as the file says, and 1 with ``network``.
 
     Raises:
         UserError: the file is no weights file, or not of a network known here; the device is not there.
@@ -41,19 +43,21 @@ class Denoiser:
     """
 
     def __init__(self, weights: str | os.PathLike, device: str = 'auto', tile: int = 512, overlap: int = 128,
-                 self_ensemble: bool = False, precision: str = 'auto', key: str | None = None) -> None:
+                 self_ensemble: bool = False, precision: str = 'auto', key: str | None = None,
+                 network: dict | None = None, img_range: float | None = None) -> None:
         content = read_weights(weights)
         state = state_dict_of(content, weights, key)
-        block = content.get('network') or network_of(state)
+        block = network or content.get('network') or network_of(state)
         if block is None:
-            raise UserError(f'{weights}: not of a network known here (BNN, LAN, DenoisingUNet)')
+            raise UserError(f'{weights}: not of a network known here (BNN, LAN, DenoisingUNet). Say which: '
+                            'network={...}')
         self.net = build_network(block, str(weights))
         load_state(self.net, state, weights)
-        self.img_range = content.get('img_range', 255)
+        self.img_range = img_range or content.get('img_range', 1 if network else 255)
         self.passes = content.get('inference') or {}  # how methods with sub-images use their network
         self.device = choose_device(device)
         check_choice(precision, PRECISIONS, 'precision')
-        self.dtype = choose_dtype(precision, self.device)
+        self.dtype = choose_dtype('fp32' if network and precision == 'auto' else precision, self.device)
         self.net.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.multiple_of = getattr(self.net, 'multiple_of', 1)
         # a network that averages over its whole input is another function on a tile
@@ -100,7 +104,7 @@ class Denoiser:
         x = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None].to(self.device)
         y = self._ensemble(x.expand(-1, 3, -1, -1)) if channels == 1 else self._ensemble(x)
         y = y.mean(dim=1, keepdim=True) if channels == 1 else y
-        return y[0].permute(1, 2, 0).cpu().numpy()
+        return y[0].float().permute(1, 2, 0).cpu().numpy()
 
     def _ensemble(self, x: Tensor) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):

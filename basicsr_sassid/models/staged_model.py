@@ -266,6 +266,7 @@ class StagedModel(BaseModel):
                 with self.autocast():
                     answer = ask(functools.partial(self.teach, name), image, dataset.patch_size, ensemble,
                                  self.opt['datasets']['train']['batch_size_per_gpu'])
+                answer = self.refine(name, answer[None], image[None])[0]
                 yield index, (answer / self.img_range).permute(1, 2, 0).cpu().numpy()
 
         cache.write(answers())
@@ -302,12 +303,16 @@ class StagedModel(BaseModel):
         """What teacher ``name`` answers on noisy patches, both (N, C, H, W) in [0, img_range]."""
         return self.nets[name](lq)
 
+    def refine(self, name: str, answer: Tensor, lq: Tensor) -> Tensor:
+        """What is made of the answer before it is a target: same shapes and units as :meth:`teach`."""
+        return answer
+
     def training_loss(self, lq: Tensor) -> Tensor:
         """The loss of the running stage on noisy patches, (N, C, H, W) in [0, img_range]."""
         with self.autocast():
             with torch.no_grad():
-                targets = [self.answers[name] * self.img_range if name in self.answers else self.teach(name, lq)
-                           for name in self.stage.teachers] or [lq]
+                targets = [self.answers[name] * self.img_range if name in self.answers else
+                           self.refine(name, self.teach(name, lq), lq) for name in self.stage.teachers] or [lq]
             prediction = self.net(lq)
         return self.criterion(prediction.float(), *(target.float() for target in targets))
 

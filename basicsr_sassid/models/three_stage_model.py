@@ -8,10 +8,17 @@ import inspect
 import warnings
 from typing import Any
 
+from basicsr.utils import get_root_logger
 from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from basicsr_sassid._checks import check_keys
+from basicsr_sassid._checks import UserError, check_choice, check_keys
 from basicsr_sassid.models.staged_model import Stage, StagedModel
+from basicsr_sassid.noise.estimate import estimate_noise
+from basicsr_sassid.noise.posterior import PosteriorMean
+
+_MOST_MEASURED = 200  # training images whose noise is measured, evenly spaced
 
 
 @MODEL_REGISTRY.register()
@@ -21,7 +28,8 @@ class ThreeStageModel(StagedModel):
     flat and from the LAN where it is textured.
 
     Option key beside StagedModel's, in ``train``: ``texture`` (``window``, ``lower``, ``upper``: the knobs of alpha, by
-    default the paper's 7, 1, 5).
+    default the paper's 7, 1, 5); ``posterior`` (False, as in the paper; True: where the noise is weaker than the BNN's
+    error, its answer is blended with the noisy image: :class:`PosteriorMean`, with the noise of the training images).
     """
     stages = (
         Stage('bnn', network='bnn', loss={'type': 'L1Loss'}),
@@ -29,11 +37,13 @@ class ThreeStageModel(StagedModel):
         Stage('unet', network='g', loss={'type': 'TwoTeacherL1Loss'}, teachers=('bnn', 'lan'),
               cached=('bnn',)),
     )
-    train_keys = (*StagedModel.train_keys, 'texture')
+    train_keys = (*StagedModel.train_keys, 'texture', 'posterior')
+    posterior: PosteriorMean | None = None
 
     @classmethod
     def check_options(cls, opt: dict) -> None:
         check_keys(opt['train'].get('texture') or {}, ('window', 'lower', 'upper'), 'train.texture')
+        check_choice(opt['train'].get('posterior', False), (True, False), 'train.posterior')
         super().check_options(opt)
         sizes = (cls.built_size(opt, 'lan', 'receptive_size'), cls.built_size(opt, 'bnn', 'blind_size'))
         if None not in sizes and sizes[0] > sizes[1]:
@@ -52,3 +62,28 @@ class ThreeStageModel(StagedModel):
         if stage.name == 'bnn':
             return {}
         return {**(opt['train'].get('texture') or {}), 'img_range': opt.get('img_range', 255)}
+
+    # ---- the BNN's answer and the noisy image ----
+
+    def begin(self, current_iter: int, dataset: Dataset) -> None:
+        if self.opt['train'].get('posterior') and self.posterior is None:
+            if not hasattr(dataset, 'image'):
+                raise UserError(f'train.posterior needs NoisyImageDataset, not {type(dataset).__name__}. Set it to '
+                                'false.')
+            step = -(-len(dataset) // _MOST_MEASURED)
+            noise = estimate_noise(dataset.image(index) for index in range(0, len(dataset), step))
+            get_root_logger().info(f'Noise of {len(range(0, len(dataset), step))} training images: sigma '
+                                   f'{", ".join(f"{value:.2f}" for value in noise.sigma)} grey levels')
+            self.posterior = PosteriorMean(noise)
+        super().begin(current_iter, dataset)
+
+    def teaching(self, name: str) -> dict[str, Any]:
+        if name != 'bnn' or self.posterior is None:
+            return {}
+        return {'posterior': self.posterior.noise.to_dict()}
+
+    def refine(self, name: str, answer: Tensor, lq: Tensor) -> Tensor:
+        if name != 'bnn' or self.posterior is None:
+            return answer
+        scale = 255 / self.img_range
+        return self.posterior(answer * scale, lq * scale) / scale

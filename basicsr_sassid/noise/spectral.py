@@ -11,8 +11,10 @@ from basicsr_sassid._checks import UserError
 from basicsr_sassid.noise.estimate import MAX_LAG, PATCH, Noise, flat_squares, is_grey
 
 BLOCK = 16  # pixels a side of a local spectrum
+INTENSITY_SIGMA = 4.  # pixels, of the blur that gives the intensity at which a pixel's noise is looked up
 _STRIDE = 4
 _SCALES = 3
+_LEVEL_SPREAD = 0.3  # of logarithms of levels, between photographs: what a photograph's own spread is weighed against
 _THRESHOLD = 3.2  # standard deviations of a coefficient's noise
 _COARSE_SHARE = 0.4  # of a coarser scale's frequencies that replace the finer one's
 _TILE, _MARGIN = 512, 64
@@ -96,14 +98,24 @@ class SpectralDenoiser:
 
 
 def relative_level(image: np.ndarray, noise: Noise) -> np.ndarray:
-    """(3,): how strong the noise of an image is in R, G, B, as a multiple of ``noise``'s; 1 where it can't be told."""
+    """(3,): how strong the noise of an image is in R, G, B, as a multiple of ``noise``'s; 1 where it can't be told.
+
+    The median over its flat squares, drawn towards 1 the more they differ: noise is alike in all, texture is not.
+    """
     if min(image.shape[:2]) < PATCH:
         return np.ones(3, np.float32)
     squares = flat_squares(image)
     ratio = squares.variances / np.maximum(noise.sigma_at(squares.means) ** 2, 1e-6)
-    levels = [np.sqrt(np.median(column[np.isfinite(column)])) if np.isfinite(column).sum() >= 3 else 1.
-              for column in ratio.T]
-    return np.array(levels, np.float32).clip(0.1, 10)
+    return np.array([_level(np.log(np.maximum(column[np.isfinite(column)], 1e-6)) / 2) for column in ratio.T],
+                    np.float32).clip(0.1, 10)
+
+
+def _level(logs: np.ndarray) -> float:
+    if len(logs) < 3:
+        return 1.
+    middle = np.median(logs)
+    spread = 1.48 * np.median(np.abs(logs - middle))  # a standard deviation, if they are normal
+    return float(np.exp(middle * _LEVEL_SPREAD ** 2 / (_LEVEL_SPREAD ** 2 + spread ** 2)))
 
 
 def local_sigma(image: np.ndarray, noise: Noise) -> np.ndarray:
@@ -112,7 +124,7 @@ def local_sigma(image: np.ndarray, noise: Noise) -> np.ndarray:
 
 
 def local_intensity(grey_levels: np.ndarray) -> np.ndarray:
-    return cv2.GaussianBlur(grey_levels, (0, 0), 4)
+    return cv2.GaussianBlur(grey_levels, (0, 0), INTENSITY_SIGMA)
 
 
 def _block_powers(noise: Noise) -> list[np.ndarray]:

@@ -1,0 +1,54 @@
+"""What a blind network predicts and what the noisy pixel says, weighed by how far each can be trusted."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+from basicsr_sassid.noise.estimate import Noise
+from basicsr_sassid.noise.spectral import INTENSITY_SIGMA, relative_level
+
+_ERROR_SIGMA = 3.  # pixels, over which the prediction's error is averaged
+_LEAST = 0.02  # of the noise's variance: the prediction is nowhere perfect
+
+
+class PosteriorMean:
+    r"""Mean of the clean pixel, given a prediction that has not seen it and its neighbours, and the noisy pixel.
+
+    .. math:: \hat x = \frac{\sigma_n^2 \mu + \sigma_\mu^2 y}{\sigma_n^2 + \sigma_\mu^2}, \qquad
+              \sigma_\mu^2 = \max(\mathrm{mean}\,(y - \mu)^2 - \sigma_n^2, 0)
+
+    Laine et al. (2019) have a network say :math:`\sigma_\mu`; here it follows from the noise that was measured: what
+    the noisy pixel and the prediction differ by, locally, beyond the noise, is the prediction's error. Where the noise
+    is weak and the image has detail, a blind prediction is further from the truth than the noisy pixel is.
+
+    Args:
+        noise: of :func:`estimate_noise`.
+    """
+
+    def __init__(self, noise: Noise) -> None:
+        self.noise = noise
+        greys = np.repeat(np.arange(256, dtype=np.float32)[:, None], 3, axis=1)
+        self.sigmas = torch.from_numpy(noise.sigma_at(greys).T.copy())  # (3, 256)
+
+    def __call__(self, prediction: Tensor, noisy: Tensor) -> Tensor:
+        """Both (N, 3, H, W) in grey levels; the level of the noise (the ISO) is measured in each image anew."""
+        noisy, prediction = noisy.float(), prediction.float()
+        variance = self._variance(noisy)
+        error = _blurred((noisy - prediction) ** 2, _ERROR_SIGMA)
+        uncertain = torch.maximum(error - variance, _LEAST * variance)
+        return (variance * prediction + uncertain * noisy) / (variance + uncertain)
+
+    def _variance(self, noisy: Tensor) -> Tensor:
+        index = _blurred(noisy, INTENSITY_SIGMA).round().clamp(0, 255).long()
+        table = self.sigmas.to(noisy.device)
+        sigma = torch.stack([table[channel][index[:, channel]] for channel in range(3)], dim=1)
+        images = (noisy.clamp(0, 255) / 255).permute(0, 2, 3, 1).cpu().numpy()
+        level = np.stack([relative_level(image, self.noise) for image in images])
+        return (sigma * torch.from_numpy(level).to(noisy.device)[..., None, None]).square().clamp_min(1e-4)
+
+
+def _blurred(x: Tensor, sigma: float) -> Tensor:
+    radius = min(int(3 * sigma), *(side - 1 for side in x.shape[-2:]))  # what reflection can pad
+    return gaussian_blur(x, 2 * radius + 1, sigma)
