@@ -185,7 +185,8 @@ def _judge(pairs: list[tuple[np.ndarray, np.ndarray]], methods: dict[str, Method
 
 
 def _print_table(table: dict[str, dict[str, float]], count: int, simulated: bool) -> None:
-    print(f'\nMean of {count} {"simulated" if simulated else "real"} photographs; clean ones seen by no network\n')
+    print(f'\nMean of {count} {"simulated" if simulated else "real"} photographs; clean ones seen by no network. SSIM: '
+          'each channel, Gaussian 11x11\n')
     print(f'{"":34}{"PSNR dB":>8}{"SSIM":>8}')
     for name, figures in table.items():
         print(f'{name:34}{figures["psnr"]:8.2f}{figures["ssim"]:8.4f}')

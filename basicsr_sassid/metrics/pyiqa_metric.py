@@ -23,7 +23,7 @@ def calculate_pyiqa(img: np.ndarray, img2: np.ndarray | None = None, metric: str
         input_order: ``HWC`` or ``CHW``.
 
     Raises:
-        UserError: pyiqa is not installed, or knows no such metric.
+        UserError: pyiqa is not installed, knows no such metric, or cannot download its weights.
     """
     score = _metric(metric, device)
     inner = slice(crop_border, -crop_border or None)
@@ -41,4 +41,8 @@ def _metric(name: str, device: str) -> Any:
         raise UserError(f"metric {name}: pyiqa is not installed. pip install 'basicsr_sassid[iqa]'") from error
     if name not in pyiqa.list_models():
         raise UserError(f'metric {name!r}: pyiqa knows {", ".join(pyiqa.list_models())}')
-    return pyiqa.create_metric(name, device=device)
+    try:
+        return pyiqa.create_metric(name, device=device)
+    except OSError as error:
+        raise UserError(f'metric {name}: pyiqa cannot download its weights: {error}. Connect, or put them into '
+                        '~/.cache/torch/hub/pyiqa.') from error
