@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from basicsr_sassid._checks import UserError, check_registered, existing
 from basicsr_sassid._files import written_whole
-from basicsr_sassid.archs.official_util import describe_state, from_official
+from basicsr_sassid.archs.official_util import describe_state, from_official, unwrapped
 
 
 def build_network(block: dict | None, where: str) -> nn.Module:
@@ -41,7 +41,8 @@ def read_weights(path: str | os.PathLike) -> dict:
         raise UserError(f'{path} is no file of weights, or damaged: {str(error).splitlines()[0]}') from error
     if not isinstance(content, dict):
         raise UserError(f'{path} is no file of weights: it holds a {type(content).__name__}')
-    return content
+    state, use = unwrapped(content)
+    return {'params': state, **use} if use else content
 
 
 def _read_safetensors(path: Path) -> dict:

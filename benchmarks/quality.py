@@ -148,7 +148,8 @@ def race_plain(database: Path, pairs: Pairs, minutes: float, width: dict, blind_
 def compare(key: str, database: Path, folder: Path, pairs: Pairs, scale: float, seeds: int,
             networks: dict[str, dict], measured: int) -> dict[str, list[float]]:
     """The student's PSNR for each value of ``train.<key>`` or ``network_bnn.blind_size``, a figure a seed."""
-    values = {'teacher_cache': ('off', 'memory'), 'precision': ('fp32', 'bf16'), 'blind_size': (9, measured)}[key]
+    values = {'teacher_cache': ('off', 'memory'), 'posterior': (False, True), 'precision': ('fp32', 'bf16'),
+              'blind_size': (9, measured)}[key]
     figures: dict[str, list[float]] = {str(value): [] for value in values}
     for seed in range(seeds):
         base = cpu_options(database, f'{key}_{seed}', seed)
@@ -167,7 +168,7 @@ def compare(key: str, database: Path, folder: Path, pairs: Pairs, scale: float, 
             else:
                 opt['train'][key] = value
             opt['logger']['save_checkpoint_freq'] = max(opt['train']['stages']['unet']['iter'] // 10, 1)
-            if bnn and key == 'teacher_cache':  # the BNN does not know of it: the same for both
+            if bnn and key in ('teacher_cache', 'posterior'):  # the BNN does not know of it: the same for both
                 opt['train']['stages']['bnn']['iter'] = 0
                 opt['path'] = {'pretrain_network_bnn': str(bnn)}
             train(complete_options(opt, folder, True))
@@ -183,7 +184,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument('--minutes', type=float, help='of training, for each of the two')
-    what.add_argument('--compare', choices=['teacher_cache', 'precision', 'blind_size'])
+    what.add_argument('--compare', choices=['teacher_cache', 'posterior', 'precision', 'blind_size'])
     parser.add_argument('--noisy', help='folder of noisy photographs; default: the simulated ones of the demo')
     parser.add_argument('--clean', help='folder of their clean versions, for the PSNR alone')
     parser.add_argument('--scale', type=float, default=0.1, help="of train_cpu.yml's iterations, for --compare")

@@ -30,6 +30,7 @@ import basicsr_sassid  # noqa: E402, F401
 from basicsr_sassid import Denoiser  # noqa: E402
 from basicsr_sassid._files import save_torch  # noqa: E402
 from basicsr_sassid._options import complete_options  # noqa: E402
+from basicsr_sassid.archs.subsample_util import random_parts, random_sub_images, shuffle_down  # noqa: E402
 from basicsr_sassid.data.draw_util import RunSampler, SeededDataset  # noqa: E402
 from basicsr_sassid.data.image_util import Photo, write_photo  # noqa: E402
 from basicsr_sassid.data.noisy_image_dataset import NoisyImageDataset  # noqa: E402
@@ -189,6 +190,37 @@ def time_local_std(device: torch.device, rounds: int) -> dict[str, dict]:
     return rows
 
 
+def time_subsampling(device: torch.device, rounds: int) -> dict[str, dict]:
+    """Sub-images and masks of a batch of four 120x120 patches, stride 5, against loops over cells or pixels."""
+    x = torch.rand(4, 3, 120, 120, device=device)
+    n, c, h, w = x.shape
+
+    def phases() -> torch.Tensor:
+        return torch.stack([x[:, :, i::5, j::5] for i in range(5) for j in range(5)], 1).flatten(0, 1)
+
+    def cells() -> torch.Tensor:
+        result = x.new_empty(25, n, c, h // 5, w // 5)
+        for image in range(n):
+            for row in range(h // 5):
+                for column in range(w // 5):
+                    cell = x[image, :, 5 * row:5 * row + 5, 5 * column:5 * column + 5].reshape(c, 25)
+                    result[:, image, :, row, column] = cell[:, torch.randperm(25, device=device)].T
+        return result
+
+    def pixels() -> torch.Tensor:
+        masks = torch.zeros(2, n, 1, h, w, dtype=torch.bool, device=device)
+        for image in range(n):
+            for row in range(h):
+                for column in range(w):
+                    masks[int(torch.randint(2, ())), image, 0, row, column] = True
+        return masks
+    assert torch.equal(phases(), shuffle_down(x, 5))
+    return {name: compared({'plain': loop, 'ours': ours}, rounds, device) for name, loop, ours in (
+        ('pixel shuffle, by phases', phases, lambda: shuffle_down(x, 5)),
+        ('SDAP, by cells', cells, lambda: random_sub_images(x, 5)),
+        ('AMSNet, by pixels', pixels, lambda: random_parts(x, 2)))}
+
+
 def time_loader(device: torch.device, rounds: int) -> dict[str, dict]:
     """Patches a second from sub-images in an LMDB, with and without the teacher's answers, one worker."""
     side, batch = (128, 2) if device.type == 'cpu' else (256, 8)
@@ -309,7 +341,7 @@ def write_json(result: object, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('-o', '--output', help='JSON file for the figures')
-    parser.add_argument('--only', choices=['steps', 'local_std', 'loader', 'inference'])
+    parser.add_argument('--only', choices=['steps', 'local_std', 'subsampling', 'loader', 'inference'])
     parser.add_argument('--width', choices=list(WIDTHS), help='of the steps; default both')
     parser.add_argument('--device', choices=['cpu', 'cuda'], help='default: the CPU, and a GPU if there is one')
     parser.add_argument('--rounds', type=int, default=9)
@@ -328,7 +360,8 @@ def main() -> None:
                 rows = result[kind][f'steps, {width} width'] = time_steps(width, device, args.rounds, args.precision,
                                                                           args.compile)
                 print_table(f'Training steps, {width} width', rows)
-        for name, function in {'local_std': time_local_std, 'loader': time_loader, 'inference': time_inference}.items():
+        for name, function in {'local_std': time_local_std, 'subsampling': time_subsampling, 'loader': time_loader,
+                               'inference': time_inference}.items():
             if args.only in (None, name):
                 result[kind][name] = function(device, args.rounds)
                 print_table(name, result[kind][name])

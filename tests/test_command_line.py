@@ -27,7 +27,8 @@ def test_every_option_file_is_complete_and_builds(path, tmp_path):
         for key in ('dataroot_lq', 'dataroot_gt'):
             if key in block:
                 block[key] = str(tmp_path)  # the photographs are the user's
-    opt['path'] = dict.fromkeys(opt['path'])
+    teachers = [key for key in opt['path'] if key in ('pretrain_network_flat', 'pretrain_network_texture')]
+    opt['path'] = {**dict.fromkeys(opt['path']), **dict.fromkeys(teachers, str(path))}  # the user's too
     complete_options(opt, tmp_path, is_train='train' in opt)
     for key in opt:
         if key.startswith('network_'):

@@ -10,6 +10,8 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from basicsr_sassid.archs.unet_util import float32_head
+
 
 class CentreMaskedConv(nn.Conv2d):
     """A convolution with zero padding that does not see the pixel in its middle."""
@@ -81,4 +83,5 @@ class DBSNl(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.head(x)
-        return self.tail(torch.cat((self.branch1(x), self.branch2(x)), dim=1))
+        x = self.tail[:-1](torch.cat((self.branch1(x), self.branch2(x)), dim=1))
+        return float32_head(self.tail[-1], x)

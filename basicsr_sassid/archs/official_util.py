@@ -1,14 +1,18 @@
-"""The SASSID authors' checkpoints (BNN.pth, LAN.pth, UNet.pth: bare state dicts) under our names.
+"""Authors' checkpoints under our names: SASSID's (BNN.pth, LAN.pth, UNet.pth: bare state dicts), and those of AP-BSN
+(``model_weight.denoiser.bsn.*``), SDAP (a bare state dict with masks) and AMSNet (Lightning, ``net.dn.branches.0.*``).
 
-Only names and shapes are known here; no weights come with the package (theirs are under GPL-3.0).
+Only names and shapes are known here; no weights come with the package (SASSID's are under GPL-3.0).
 """
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from torch import Tensor
 
+_BRANCH = 'net.dn.branches.0.'
 _LAN_HEAD = re.compile(r'conv\.(\d+)\.weight')
+_DILATED = re.compile(r'branch1\.body\.\d+\.body\.0\.weight')
 
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -22,6 +26,29 @@ def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if 'conv.0.weight' in state and any('.cuca.' in name for name in state):
         return _lan(state)
     return state
+
+
+def unwrapped(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state dict inside a peer's checkpoint, and how its network is used: ``img_range``, ``inference``.
+
+    A file that is none of theirs comes back as it is, with nothing to say of its use.
+    """
+    inner = content.get('model_weight')
+    if isinstance(inner, dict) and isinstance(inner.get('denoiser'), dict):  # AP-BSN
+        return _without(inner['denoiser'], 'bsn.'), {'img_range': 255, 'inference': {
+            'stride': 2, 'refine': 'replace', 'by_channel': True}}
+    inner = content.get('state_dict')
+    if isinstance(inner, dict) and any(_BRANCH in name for name in inner):  # AMSNet
+        return _without({name: value for name, value in inner.items() if _BRANCH in name}, _BRANCH), {
+            'img_range': 1, 'inference': {'stride': 2, 'parts': 2, 'refine': 'replace'}}
+    if any(name.endswith('branch1.body.0.mask') for name in content):  # SDAP: ours keep no mask
+        return _without(content, ''), {'img_range': 1, 'inference': {'stride': 2, 'refine': 'again'}}
+    return content, {}
+
+
+def _without(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix('module.').removeprefix(prefix): value for name, value in state.items()
+            if not name.endswith('.mask')}
 
 
 def _unet_or_bnn(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -77,6 +104,10 @@ def network_of(state: dict[str, Tensor]) -> dict[str, object] | None:
     elif 'stem.0.weight' in state and 'head.weight' in state:
         dim, num_in_ch = state['stem.0.weight'].shape[:2]
         kind = 'LAN'
+    elif 'branch1.body.0.weight' in state and 'tail.6.weight' in state:
+        dim, num_in_ch = state['head.0.weight'].shape[:2]
+        return {'type': 'DBSNl', 'num_in_ch': num_in_ch, 'num_out_ch': state['tail.6.weight'].shape[0], 'dim': dim,
+                'num_module': sum(bool(_DILATED.fullmatch(name)) for name in state)}
     else:
         return None
     block = {'type': kind, 'num_in_ch': num_in_ch, 'num_out_ch': state['head.weight'].shape[0], 'dim': dim}

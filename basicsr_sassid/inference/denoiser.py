@@ -21,7 +21,8 @@ class Denoiser:
     """Denoise images of any size with a trained network, in bounded memory.
 
     Args:
-        weights: a ``net_g_*.pth`` of a training, or the authors' UNet.pth; the network is told by the content.
+        weights: a ``net_g_*.pth`` of a training, or a checkpoint of the authors of SASSID, AP-BSN, SDAP or AMSNet (with
+            ``network``, unless it is a DBSNl): network, range and passes are told by the content.
         device: ``'auto'`` (a GPU if there is one), or torch's name of a device.
         tile: side of a tile in pixels, a multiple of 32; 0: the image in one piece.
         overlap: how far a tile sees beyond its part, a multiple of 32; from 128 on, tiled and whole are the same
@@ -49,7 +50,7 @@ class Denoiser:
         state = state_dict_of(content, weights, key)
         block = network or content.get('network') or network_of(state)
         if block is None:
-            raise UserError(f'{weights}: not of a network known here (BNN, LAN, DenoisingUNet). Say which: '
+            raise UserError(f'{weights}: not of a network known here (BNN, LAN, DenoisingUNet, DBSNl). Say which: '
                             'network={...}')
         self.net = build_network(block, str(weights))
         load_state(self.net, state, weights)
