@@ -3,7 +3,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ONNX = ['onnx', 'onnxscript', 'onnxruntime']  # to write a network (the first two) and to run it
-OPTIONS = [f'basicsr_sassid.options.{method}' for method in ('sassid', 'apbsn', 'sdap', 'amsnet', 'distilled', 'benchmark')]
+OPTIONS = [f'basicsr_sassid.options.{folder}' for folder in ('sassid', 'apbsn', 'sdap', 'amsnet', 'distilled',
+                                                             'benchmark')]
 BENCH = ['bm3d', 'h5py', 'PyWavelets']  # peers, DND's files, scikit-image's wavelets
 TEST = ['pytest', 'pytest-timeout', *ONNX, *BENCH]
 
