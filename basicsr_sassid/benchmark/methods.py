@@ -159,13 +159,13 @@ def _bm3d(block: dict, given: Given) -> Method:
     measured = given.noise if block.get('noise') == 'spectrum' else None
 
     def run(image: np.ndarray) -> np.ndarray:
-        power = _estimated_sigma(image) / 255 if measured is None else _spectrum(image, measured, block.get('adapt'))
+        power = _estimated_sigma(image) / 255 if measured is None else _spectrum(image, measured, block.get('adapt', True))
         with numpy_with_trapz():
             return (bm3d.bm3d_rgb(image / 255., power).clip(0, 1) * 255).round().astype(np.uint8)
     return Method(run)
 
 
-def _spectrum(image: np.ndarray, noise: Noise, adapt: bool | None) -> np.ndarray:
+def _spectrum(image: np.ndarray, noise: Noise, adapt: bool) -> np.ndarray:
     """(H, W, 3): power spectrum of the noise in R, G, B for an image in [0, 1], as bm3d wants it scaled."""
     height, width = image.shape[:2]
     if min(height, width) <= 2 * MAX_LAG:
