@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = {'train': _train, 'test': _test, 'prepare': _prepare, 'denoise': _denoise, 'submit': _submit,
                'clean': _clean, 'noise': _noise, 'benchmark': _benchmark, 'export': _export, 'demo': _demo
                }[args.command]
-    goes_on = args.command in ('clean', 'prepare', 'submit', 'benchmark')
+    goes_on = args.command in ('clean', 'prepare', 'benchmark') or getattr(args, 'server', None) == 'dnd'
     interrupted = {'interrupted': 'the same command goes on from here'} if goes_on else {}
     on_error(command, **interrupted)(args)
 

@@ -163,7 +163,10 @@ def _gaussian(sigma: float) -> Method:
 
 
 def _non_local_means(strength: float) -> Method:
-    return lambda image: cv2.fastNlMeansDenoisingColored(image, None, strength, strength, 7, 21)
+    def run(image: np.ndarray) -> np.ndarray:
+        bgr = np.ascontiguousarray(image[..., ::-1])  # which it converts to Lab
+        return cv2.fastNlMeansDenoisingColored(bgr, None, strength, strength, 7, 21)[..., ::-1]
+    return run
 
 
 def _psnr(image: np.ndarray, clean: np.ndarray) -> float:

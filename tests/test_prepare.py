@@ -99,10 +99,23 @@ def test_sidd_is_checked_and_goes_on(sidd_downloads, tmp_path):
     with pytest.raises(UserError, match='expected the variable ValidationNoisyBlocksSrgb, found blocks'):
         prepare_sidd([validation], tmp_path / 'other', incomplete=True, quiet=True)
     next(sidd_downloads.rglob('*GT_SRGB_010.PNG')).unlink()
-    with pytest.raises(UserError, match='3 noisy and 2 clean'):
+    with pytest.raises(UserError, match='3 noisy and 2 clean photographs, and 0001_001.*_010 is on one side alone'):
         prepare_sidd([sidd_downloads], tmp_path / 'other', incomplete=True, quiet=True)
     with pytest.raises(UserError, match='there is neither .*NOISY_SRGB'):
         prepare_sidd([tmp_path / 'out'], tmp_path / 'other')
+
+
+def test_more_than_was_published_is_refused(sidd_downloads, tmp_path, monkeypatch):
+    monkeypatch.setattr(sidd, 'MEDIUM', 2)
+    with pytest.raises(UserError, match='2 were published, found 3. Give one copy alone'):
+        prepare_sidd([sidd_downloads], tmp_path / 'out', incomplete=True, quiet=True)
+    monkeypatch.undo()
+    again = tmp_path / 'downloads/again/0002_001_S6_00100_00020_3200_N'
+    again.mkdir(parents=True)
+    for side in ('NOISY', 'GT'):
+        Image.fromarray(picture(100, 130)).save(again / f'0002_{side}_SRGB_010.PNG')
+    with pytest.raises(UserError, match='another image has its name'):
+        prepare_sidd([sidd_downloads], tmp_path / 'out', incomplete=True, quiet=True)
 
 
 def test_sidd_submission_is_what_the_network_says(sidd_downloads, weights, tmp_path, monkeypatch):
@@ -136,6 +149,11 @@ def test_a_wrong_sidd_submission_is_refused(weights, tmp_path, monkeypatch, sidd
         csv.writer(file).writerows([['ID', 'BLOCK'], *([number, 'AAAA'] for number in range(6))])
     with pytest.raises(UserError, match='not 256x256x3 bytes'):
         check_submission(tmp_path / 'a.csv')
+    for content, message in ((b'', 'no table of values'), (b'ID,BLOCK\n\n', 'rows of two columns'),
+                             (b'\xff\xfe\x00', 'no table of values')):
+        (tmp_path / 'a.csv').write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            check_submission(tmp_path / 'a.csv')
     with pytest.raises(UserError, match=r'ends in .mat .* or .csv'):
         submit_sidd(sidd_downloads, weights, tmp_path / 'a.txt')
 
@@ -206,6 +224,26 @@ def test_dnd_bundle(dnd_downloads, weights, tmp_path, monkeypatch):
     scipy.io.savemat(out / '0001.mat', {key: content[key] for key in ('Idenoised', 'israw', 'eval_version')})
     with pytest.raises(UserError, match=r'0001.mat, box 2: expected values in \[0, 1\]'):
         check_submission(out)
+
+
+def test_what_is_wrong_with_dnd_is_named(dnd_downloads, weights, tmp_path, monkeypatch):
+    folder, _ = dnd_downloads
+    monkeypatch.setattr(dnd, 'IMAGES', 2)
+    monkeypatch.setattr(dnd, 'BOXES', 2)
+    with pytest.raises(UserError, match='holds .mat files of something else'):
+        submit_dnd(folder, weights, folder / 'images_srgb', device='cpu')
+    with h5py.File(folder / 'info.mat', 'r+') as file:
+        file['#refs#/1'][...] = np.array([[1, 200, 512, 711]] * 2, float).T
+    with pytest.raises(UserError, match='0002.mat: 512x640 pixels, but info.mat has a box'):
+        submit_dnd(folder, weights, tmp_path / 'bundle', device='cpu')
+    path = folder / 'images_srgb/0001.mat'
+    with h5py.File(path, 'w') as file:
+        file.create_dataset('InoisySRGB', data=RNG.random((3, 700, 600)).astype(np.float32), compression='gzip')
+    content = bytearray(path.read_bytes())
+    content[-20000:-15000] = bytes(5000)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match='cannot read .*0001.mat: .*Download it again'):
+        submit_dnd(folder, weights, tmp_path / 'other', device='cpu')
 
 
 # ---- PolyU, CC ----

@@ -25,6 +25,8 @@ from basicsr_sassid.data.noisy_image_dataset import NoisyImageDataset
 from basicsr_sassid.data.teacher_cache import TeacherCache, fingerprint, unpack
 from basicsr_sassid.models.staged_model import StagedModel
 from basicsr_sassid.models.teacher_util import ask, asked_pixels, spread
+from basicsr_sassid.noise import estimate_noise
+from basicsr_sassid.noise.posterior import PosteriorMean
 from basicsr_sassid.train import train
 
 from conftest import ROOT, run_module, tiny_options
@@ -209,8 +211,28 @@ def test_the_posterior_needs_whole_images(photographs, tmp_path):
     with pytest.raises(UserError, match=r'train.posterior needs NoisyImageDataset, not PairedImageDataset'):
         train(complete_options(opt, tmp_path, True))
     opt['train']['posterior'] = 'yes'
-    with pytest.raises(UserError, match='train.posterior: expected one of True, False'):
+    with pytest.raises(UserError, match='train.posterior: expected one of True, False, auto'):
         complete_options(opt, tmp_path, True)
+
+
+@pytest.mark.parametrize(('error', 'blended'), [(9., True), (3., False)])
+def test_auto_blends_where_the_bnn_errs_by_more_than_the_noise(photographs, tmp_path, monkeypatch, error, blended):
+    monkeypatch.setattr(PosteriorMean, 'compare', lambda *_: (error, 4.))
+    model = train(complete_options(cached_options(photographs, 'off', posterior='auto'), tmp_path, True))
+    assert model.blends == blended and bool(model.teaching('bnn')) == blended
+    answer, lq = torch.rand(2, 1, 3, 32, 32) * 255
+    assert torch.equal(model.refine('bnn', answer, lq), answer) != blended
+    assert model.refine('lan', answer, lq) is answer
+
+
+def test_the_posterior_is_the_same_in_half_precision():
+    noise = estimate_noise([np.random.default_rng(0).normal(0.5, 0.05, (64, 64, 3))])
+    prediction, noisy = torch.zeros(1, 3, 32, 32), torch.full((1, 3, 32, 32), 255.)
+    prediction[..., 3, 3] = -20.
+    alone = PosteriorMean(noise)(prediction, noisy)
+    with torch.autocast('cpu', torch.float16):
+        inside = PosteriorMean(noise)(prediction, noisy)
+    assert torch.equal(alone, inside) and alone.isfinite().all()
 
 
 def test_auto_asks_once_where_that_is_less_work(photographs, tmp_path):

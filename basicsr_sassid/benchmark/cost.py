@@ -43,7 +43,7 @@ class Meter:
     """
 
     def __init__(self, device: str) -> None:
-        self.on_gpu = device.startswith('cuda')
+        self.gpu = torch.device(device) if device.startswith('cuda') else None
         self.seconds = 0.
         self.bytes: int | None = None
 
@@ -52,18 +52,18 @@ class Meter:
         before = self._start()
         started = time.perf_counter()
         yield
-        if self.on_gpu:
-            torch.cuda.synchronize()
+        if self.gpu:
+            torch.cuda.synchronize(self.gpu)
         self.seconds = time.perf_counter() - started
-        peak = torch.cuda.max_memory_allocated() if self.on_gpu else _resident('VmHWM')
+        peak = torch.cuda.max_memory_allocated(self.gpu) if self.gpu else _resident('VmHWM')
         if before is not None and peak is not None:
             self.bytes = max(self.bytes or 0, peak - before)
 
     def _start(self) -> int | None:
-        if self.on_gpu:
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            return torch.cuda.memory_allocated()
+        if self.gpu:
+            torch.cuda.synchronize(self.gpu)
+            torch.cuda.reset_peak_memory_stats(self.gpu)
+            return torch.cuda.memory_allocated(self.gpu)
         _give_back()
         try:
             Path('/proc/self/clear_refs').write_text('5')  # Linux: the peak begins anew
@@ -95,7 +95,7 @@ def machine(device: str) -> dict[str, Any]:
     return {'versions': versions, 'system': platform.platform(), 'cpu': _processor(),
             'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
             'threads': torch.get_num_threads(),
-            'gpu': torch.cuda.get_device_name() if device.startswith('cuda') else None}
+            'gpu': torch.cuda.get_device_name(device) if device.startswith('cuda') else None}
 
 
 def _processor() -> str:

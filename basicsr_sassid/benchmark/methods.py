@@ -112,7 +112,8 @@ def _opencv_nlm(block: dict, given: Given) -> Method:
     """``h``: a number, ``{best_of: [...]}``, or ``sigma``: scikit-image's estimate for each image."""
     def run(image: np.ndarray, h: float | None = None) -> np.ndarray:
         h = _estimated_sigma(image) if h is None else h
-        return cv2.fastNlMeansDenoisingColored(image, None, h, h, 7, 21)
+        # it converts to Lab, from BGR
+        return cv2.fastNlMeansDenoisingColored(np.ascontiguousarray(image[..., ::-1]), None, h, h, 7, 21)[..., ::-1]
     if block.get('h', 3) == 'sigma':
         return Method(run)
     return _best(block.get('h', 3), 'h', given, lambda h: functools.partial(run, h=h))
@@ -156,10 +157,10 @@ def _bm3d(block: dict, given: Given) -> Method:
         raise UserError("bm3d is not installed: pip install 'basicsr_sassid[bm3d]' (licence: non-commercial)"
                         ) from error
     check_choice(block.get('noise', 'sigma'), ['sigma', 'spectrum'], 'bm3d.noise')
-    measured = given.noise if block.get('noise') == 'spectrum' else None
+    measured, adapt = given.noise if block.get('noise') == 'spectrum' else None, block.get('adapt', True)
 
     def run(image: np.ndarray) -> np.ndarray:
-        power = _estimated_sigma(image) / 255 if measured is None else _spectrum(image, measured, block.get('adapt', True))
+        power = _estimated_sigma(image) / 255 if measured is None else _spectrum(image, measured, adapt)
         with numpy_with_trapz():
             return (bm3d.bm3d_rgb(image / 255., power).clip(0, 1) * 255).round().astype(np.uint8)
     return Method(run)

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import traceback
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from basicsr.data import build_dataset
 from basicsr.utils.registry import DATASET_REGISTRY
 from tqdm import tqdm
 
+from basicsr_sassid import __version__
 from basicsr_sassid._checks import UserError, check_choice, check_keys, check_type, existing
 from basicsr_sassid._device import choose_device
 from basicsr_sassid._files import make_folder, written_whole
@@ -27,7 +29,7 @@ from basicsr_sassid.benchmark.methods import Given, build_method, check_method
 from basicsr_sassid.benchmark.protocols import explain, judge
 from basicsr_sassid.benchmark.sheet import CROP, busiest
 from basicsr_sassid.clean.training import plan_iterations
-from basicsr_sassid.data.image_util import Photo, write_photo
+from basicsr_sassid.data.image_util import Photo, list_images, write_photo
 from basicsr_sassid.data.prepare.folder import prepare_folder
 from basicsr_sassid.data.prepare.writer import key_of
 from basicsr_sassid.train import train
@@ -68,8 +70,10 @@ def run_benchmark(opt: dict[str, Any], root: str | os.PathLike = '.') -> dict[st
         given = Given([(noisy, clean) for _, noisy, clean in pairs], device, trained)
         for name, block in opt['methods'].items():
             cell = _Cell(folder / 'cells' / dataset, name, {
-                'method': block, 'dataset': opt['datasets'][dataset], 'protocols': protocols, 'device': device,
-                'trainings': opt.get('trainings') if 'training' in block else None, 'seed': opt.get('seed', 0)})
+                'version': __version__, 'method': block, 'images': _identity(pairs), 'protocols': protocols,
+                'device': device, 'seed': opt.get('seed', 0),
+                'weights': _content(block['weights']) if 'weights' in block else None,
+                'training': trained.settings(block['training']) if 'training' in block else None})
             cell.shown = _shown(len(pairs), opt.get('sheet') or {})
             print(f'{dataset}: {name}', file=sys.stderr, flush=True)
             result['cells'][dataset][name] = cell.run(block, pairs, given, protocols)
@@ -84,17 +88,25 @@ def check_benchmark(opt: dict[str, Any]) -> None:
     check_keys(opt, _KEYS, 'options', required=['name', 'datasets', 'methods'])
     for name in opt.get('protocols') or ():
         explain(name)
-    check_keys(opt.get('sheet') or {}, ('images', 'methods'), 'sheet')
+    sheet = opt.get('sheet') or {}
+    check_keys(sheet, ('images', 'methods'), 'sheet')
+    if not isinstance(sheet.get('images', 3), int) or sheet.get('images', 3) < 1:
+        raise UserError(f'sheet.images: expected a number >= 1, got {sheet["images"]!r}')
     for method in (opt.get('sheet') or {}).get('methods') or ():
         check_choice(method, opt['methods'], 'sheet.methods')
     trainings = opt.get('trainings') or {}
     for name, block in trainings.items():
         check_keys(block, ('opt', 'minutes', 'force_yml'), f'trainings.{name}', required=['opt', 'minutes'])
+        if not isinstance(block['minutes'], (int, float)) or block['minutes'] <= 0:
+            raise UserError(f'trainings.{name}.minutes: expected a number above 0, got {block["minutes"]!r}')
+        _training_options(block, '.', 0)
     for name, block in opt['methods'].items():
         check_method(name, block, trainings)
     for name, block in opt['datasets'].items():
         check_keys(block, block if isinstance(block, dict) else (), f'datasets.{name}',
                    required=['dataroot_lq', 'dataroot_gt'])
+        if not isinstance(block.get('every', 1), int) or block.get('every', 1) < 1:
+            raise UserError(f'datasets.{name}.every: expected a number >= 1, got {block["every"]!r}')
 
 
 def read_pairs(name: str, block: dict[str, Any]) -> Pairs:
@@ -111,7 +123,11 @@ def read_pairs(name: str, block: dict[str, Any]) -> Pairs:
         raise UserError(f'datasets.{name}: {error}') from error
     pairs = []
     for index in range(0, len(dataset), every):
-        sample = dataset[index]
+        try:
+            sample = dataset[index]
+        except Exception as error:  # BasicSR's readers raise anything on a damaged image
+            raise UserError(f'datasets.{name}: image {index + 1} of {block["dataroot_lq"]} or its clean side cannot be '
+                            f'read: {error}') from error
         noisy, clean = ((sample[side].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8) for side in ('lq', 'gt'))
         if noisy.shape != clean.shape:
             raise UserError(f'datasets.{name}: {sample["lq_path"]}: expected the size of its clean side, '
@@ -120,6 +136,17 @@ def read_pairs(name: str, block: dict[str, Any]) -> Pairs:
     if not pairs:
         raise UserError(f'datasets.{name}: no image in {block["dataroot_lq"]}')
     return pairs
+
+
+def _identity(pairs: Pairs) -> list[list[Any]]:
+    return [[name, zlib.crc32(noisy), zlib.crc32(clean)] for name, noisy, clean in pairs]
+
+
+def _content(path: str | os.PathLike) -> str | None:
+    """Digest of a file; None if it is not there, which its method will say."""
+    with contextlib.suppress(OSError):
+        return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
+    return None
 
 
 def _shown(count: int, sheet: dict[str, Any]) -> set[int]:
@@ -144,6 +171,9 @@ class _Cell:
     def run(self, block: dict[str, Any], pairs: Pairs, given: Given, protocols: list[str]) -> dict[str, Any]:
         """The figures of the cell, or ``error``."""
         try:
+            for number in self.shown:  # a crop that the sheet wants now
+                if not self._crop(number).exists():
+                    self.state['images'].pop(str(number), None)
             if len(self.state['images']) < len(pairs):
                 self._judge(block, pairs, given, protocols)
         except (Exception, SystemExit) as error:  # whatever it is, the other methods go on
@@ -160,7 +190,7 @@ class _Cell:
     def _judge(self, block: dict[str, Any], pairs: Pairs, given: Given, protocols: list[str]) -> None:
         started = time.perf_counter()
         method = build_method(block, given)
-        self.state.update(note=method.note, **network_cost(method))
+        self.state.update(note=method.note, machine=machine(given.device), **network_cost(method))
         self.state.setdefault('preparation_seconds', time.perf_counter() - started)
         corner = np.ascontiguousarray(pairs[0][1][:_WARM_UP, :_WARM_UP])
         with contextlib.suppress(Exception):  # too small for some: they go without
@@ -176,13 +206,16 @@ class _Cell:
             if number in self.shown:
                 top, left = busiest(clean)
                 write_photo(Photo(np.ascontiguousarray(result[top:top + CROP, left:left + CROP])),
-                            self.folder / f'{number}.png')
+                            self._crop(number))
             self.state['images'][str(number)] = {
                 'name': name, 'seconds': meter.seconds, 'pixels': noisy.shape[0] * noisy.shape[1],
                 **{protocol: judge(result, clean, protocol) for protocol in protocols}}
             if meter.bytes is not None:
                 self.state['bytes'] = max(self.state.get('bytes', 0), meter.bytes)
             self._save()
+
+    def _crop(self, number: int) -> Path:
+        return self.folder / f'{number}.png'
 
     def _save(self) -> None:
         with written_whole(self.path) as partial:
@@ -191,12 +224,12 @@ class _Cell:
     def _summary(self, pairs: Pairs, protocols: list[str]) -> dict[str, Any]:
         images = list(self.state['images'].values())
         return {**{protocol: float(np.mean([image[protocol] for image in images])) for protocol in protocols},
-                **{key: self.state[key] for key in ('params', 'macs', 'bytes', 'note', 'preparation_seconds')
+                **{key: self.state[key] for key in ('params', 'macs', 'bytes', 'note', 'preparation_seconds', 'machine')
                    if key in self.state},
                 'megapixels_per_second': sum(image['pixels'] for image in images) / 1e6 / max(
                     sum(image['seconds'] for image in images), 1e-9),
                 'images': {image['name']: {protocol: image[protocol] for protocol in protocols} for image in images},
-                'crops': {pairs[number][0]: str(self.folder / f'{number}.png') for number in sorted(self.shown)}}
+                'crops': {pairs[number][0]: str(self._crop(number)) for number in sorted(self.shown)}}
 
 
 def _check_result(result: np.ndarray, noisy: np.ndarray, name: str) -> None:
@@ -213,12 +246,9 @@ class _Trainings:
     def __call__(self, name: str, network: str) -> Path:
         """Weights of a network of training ``name``: trained now, gone on with, or found."""
         block = self.opt['trainings'][name]
-        lq = self.opt['datasets'][self.dataset]['dataroot_lq']
-        seed = self.opt.get('seed', 0)
-        root = make_folder(self.folder / 'trainings' / f'{self.dataset}_{name}_{_digest([block, lq, seed])}')
-        if not lq.endswith('.lmdb'):
-            lq = self._database(lq)
-        opt = _training_options(block, lq, seed)
+        root = make_folder(self.folder / 'trainings' / f'{self.dataset}_{name}_{_digest(self.settings(name))}')
+        lq = self._photos()
+        opt = _training_options(block, lq if lq.endswith('.lmdb') else self._database(lq), self.opt.get('seed', 0))
         models = root / 'experiments' / opt['name'] / 'models'
         if not (models / 'net_g_latest.pth').exists():
             plan = root / 'plan.json'  # a run that goes on has the lengths that it began with
@@ -235,8 +265,22 @@ class _Trainings:
             self._train(opt, root, name)
         return existing(models / f'net_{network}_latest.pth', f'trainings.{name}')
 
+    def settings(self, name: str) -> dict[str, Any]:
+        """What a training's outcome depends on."""
+        block = self.opt['trainings'][name]
+        return {'minutes': block['minutes'], 'images': self._files(), 'version': __version__,
+                'opt': _training_options(block, '.', self.opt.get('seed', 0))}
+
+    def _photos(self) -> str:
+        return str(Path(self.opt['datasets'][self.dataset]['dataroot_lq']).expanduser())
+
+    def _files(self) -> list[list[Any]]:
+        path = Path(self._photos())
+        files = [path / 'data.mdb'] if path.suffix == '.lmdb' else list_images(path)
+        return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
     def _database(self, photos: str) -> str:
-        database = self.folder / 'trainings' / f'{self.dataset}.lmdb'
+        database = self.folder / 'trainings' / f'{self.dataset}_{_digest(self._files())}.lmdb'
         if not database.exists():
             prepare_folder([photos], database, quiet=True)
         return str(database)

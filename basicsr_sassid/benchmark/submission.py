@@ -18,7 +18,15 @@ from tqdm import tqdm
 
 from basicsr_sassid._checks import UserError, existing
 from basicsr_sassid._files import make_folder, written_whole
-from basicsr_sassid.data.prepare.dnd import BOXES, IMAGES, SIDE, find_photos, read_boxes, read_photo_floats
+from basicsr_sassid.data.prepare.dnd import (
+    BOXES,
+    IMAGES,
+    SIDE,
+    checked_boxes,
+    find_photos,
+    read_boxes,
+    read_photo_floats,
+)
 from basicsr_sassid.data.prepare.mat import read_mat
 from basicsr_sassid.data.prepare.sidd import BLOCKS, read_blocks
 from basicsr_sassid.inference.denoiser import Denoiser
@@ -51,6 +59,8 @@ def submit_sidd(downloaded: str | os.PathLike, weights: str | os.PathLike, outpu
     path = existing(downloaded, 'downloaded')
     path = existing(path / 'BenchmarkNoisyBlocksSrgb.mat', 'downloaded') if path.is_dir() else path
     denoise = Denoiser(weights, device, tile=0, self_ensemble=self_ensemble)
+    if not os.access(make_folder(output.parent), os.W_OK):  # before hours of work
+        raise UserError(f'-o {output}: the folder cannot be written to. Choose another one.')
     noisy = read_blocks(path, 'BenchmarkNoisyBlocksSrgb', incomplete)
     clean = np.empty_like(noisy)
     started = time.perf_counter()
@@ -94,8 +104,9 @@ def submit_dnd(downloaded: str | os.PathLike, weights: str | os.PathLike, output
         if target.exists():
             continue
         photo = read_photo_floats(path)
-        clean = np.empty((1, len(boxes[number - 1])), object)
-        for index, box in enumerate(boxes[number - 1]):
+        inside = checked_boxes(path, number, photo.shape, boxes)
+        clean = np.empty((1, len(inside)), object)
+        for index, box in enumerate(inside):
             clean[0, index] = _denoised_box(denoise, photo, box)
         with written_whole(target) as partial:
             scipy.io.savemat(partial, {'Idenoised': clean, 'israw': False, 'eval_version': '1.0'})
@@ -104,6 +115,8 @@ def submit_dnd(downloaded: str | os.PathLike, weights: str | os.PathLike, output
 def _claim(folder: Path, made_of: dict[str, Any]) -> None:
     """Say in the folder what it is made of. Raises UserError if that is something else."""
     note = folder / 'made_of.json'
+    if not note.exists() and any(folder.glob('[0-9]*.mat')):
+        raise UserError(f'-o {folder} holds .mat files of something else. Choose another folder.')
     if note.exists() and json.loads(note.read_text()) != made_of:
         raise UserError(f'-o {folder} holds the bundle of another network. Choose another folder, or remove it.')
     with written_whole(note) as partial:
@@ -142,10 +155,13 @@ def check_submission(path: str | os.PathLike) -> str:
 
 def _read_csv(path: Path) -> np.ndarray:
     csv.field_size_limit(2 ** 24)
-    with open(path, newline='') as file:
-        header, *rows = csv.reader(file)
-    if header != ['ID', 'BLOCK']:
-        raise UserError(f'{path}: expected the columns ID and BLOCK, found {", ".join(header)}')
+    try:
+        with open(path, newline='') as file:
+            header, *rows = csv.reader(file)
+    except (ValueError, csv.Error) as error:  # empty, binary
+        raise UserError(f'{path}: it is no table of values: {error}') from error
+    if header != ['ID', 'BLOCK'] or any(len(row) != 2 for row in rows):
+        raise UserError(f'{path}: expected rows of two columns, ID and BLOCK, found {", ".join(header)[:80]}')
     count = BLOCKS[0] * BLOCKS[1]
     if [row[0] for row in rows] != [str(number) for number in range(count)]:
         raise UserError(f'{path}: expected the rows 0 to {count - 1} in order, found {len(rows)} rows')

@@ -101,4 +101,6 @@ def write_sheet(result: dict[str, Any], dataset: str, pairs: list, opt: dict[str
             psnr = cells[method]['images'][name].get('psnr')
             row[method] = read_photo(cells[method]['crops'][name]).pixels, '' if psnr is None else f'{psnr:.2f} dB'
         sheet.append({**row, 'clean': (clean[place], '')})
+    if not sheet:
+        return
     write_photo(Photo(draw_sheet(sheet, residuals=True)), folder / f'{dataset}.png')

@@ -64,10 +64,13 @@ def plan_iterations(opt: dict, folder: Path, minutes: float, ratio: dict[str, in
     ratio = ratio or {stage: block['iter'] for stage, block in opt['train']['stages'].items()}
     for stage, block in opt['train']['stages'].items():
         block['iter'] = 10 if ratio[stage] else 0
+    if 'teacher_cache' in opt['train']:
+        opt['train']['teacher_cache'] = 'off'  # here; what it costs and saves is computed
     opt = complete_options(opt, folder, True)
     silence()
     dataset = build_dataset(opt['datasets']['train'])
     model = build_model(opt)
+    model.begin(1, dataset)
     batch = opt['datasets']['train']['batch_size_per_gpu']
     patches = torch.stack([dataset[index % len(dataset)]['lq'] for index in range(batch)])
     stages = {stage.name: stage for stage in model.stages if ratio[stage.name]}
@@ -106,7 +109,8 @@ def _median_seconds(step: Callable[[], object], warm_up: int = 3, count: int = 7
 
 def _forward(model: BaseModel, teacher: str, patches: torch.Tensor) -> None:
     with torch.no_grad(), model.autocast():
-        model.teach(teacher, patches.to(model.device) * model.img_range)
+        lq = patches.to(model.device) * model.img_range
+        model.refine(teacher, model.teach(teacher, lq), lq)
 
 
 class Training:

@@ -4,10 +4,13 @@ Li et al., CVPR 2023, arXiv 2303.14934. Written from the paper. Licence: Apache-
 """
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from typing import Any
 
+import numpy as np
+import torch
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
 from torch import Tensor
@@ -19,6 +22,7 @@ from basicsr_sassid.noise.estimate import estimate_noise
 from basicsr_sassid.noise.posterior import PosteriorMean
 
 _MOST_MEASURED = 200  # training images whose noise is measured, evenly spaced
+_MOST_CROPS = 32  # of them, on which the BNN's error is measured
 
 
 @MODEL_REGISTRY.register()
@@ -28,8 +32,9 @@ class ThreeStageModel(StagedModel):
     flat and from the LAN where it is textured.
 
     Option key beside StagedModel's, in ``train``: ``texture`` (``window``, ``lower``, ``upper``: the knobs of alpha, by
-    default the paper's 7, 1, 5); ``posterior`` (False, as in the paper; True: where the noise is weaker than the BNN's
-    error, its answer is blended with the noisy image: :class:`PosteriorMean`, with the noise of the training images).
+    default the paper's 7, 1, 5); ``posterior`` (False, as in the paper; True: the BNN's answer is blended with the
+    noisy image, :class:`PosteriorMean`, with the noise of the training images; auto: where the trained BNN errs by more
+    than the noise, as it does where the noise is weak).
     """
     stages = (
         Stage('bnn', network='bnn', loss={'type': 'L1Loss'}),
@@ -43,7 +48,7 @@ class ThreeStageModel(StagedModel):
     @classmethod
     def check_options(cls, opt: dict) -> None:
         check_keys(opt['train'].get('texture') or {}, ('window', 'lower', 'upper'), 'train.texture')
-        check_choice(opt['train'].get('posterior', False), (True, False), 'train.posterior')
+        check_choice(opt['train'].get('posterior', False), (True, False, 'auto'), 'train.posterior')
         super().check_options(opt)
         sizes = (cls.built_size(opt, 'lan', 'receptive_size'), cls.built_size(opt, 'bnn', 'blind_size'))
         if None not in sizes and sizes[0] > sizes[1]:
@@ -70,20 +75,34 @@ class ThreeStageModel(StagedModel):
             if not hasattr(dataset, 'image'):
                 raise UserError(f'train.posterior needs NoisyImageDataset, not {type(dataset).__name__}. Set it to '
                                 'false.')
-            step = -(-len(dataset) // _MOST_MEASURED)
-            noise = estimate_noise(dataset.image(index) for index in range(0, len(dataset), step))
-            get_root_logger().info(f'Noise of {len(range(0, len(dataset), step))} training images: sigma '
+            some = range(0, len(dataset), -(-len(dataset) // _MOST_MEASURED))
+            noise = estimate_noise(dataset.image(index) for index in some)
+            get_root_logger().info(f'Noise of {len(some)} training images: sigma '
                                    f'{", ".join(f"{value:.2f}" for value in noise.sigma)} grey levels')
             self.posterior = PosteriorMean(noise)
+            side = dataset.patch_size
+            self.crops = [dataset.image(index)[:side, :side] for index in some[::-(-len(some) // _MOST_CROPS)]]
         super().begin(current_iter, dataset)
 
+    @functools.cached_property
+    def blends(self) -> bool:
+        """Whether the BNN's answers are blended: with ``auto``, where it errs by more than the noise."""
+        if self.posterior is None or self.opt['train']['posterior'] != 'auto':
+            return self.posterior is not None
+        lq = torch.from_numpy(np.stack(self.crops)).permute(0, 3, 1, 2).to(self.device)
+        with torch.no_grad(), self.autocast():
+            answers = torch.cat([self.teach('bnn', crop[None] * self.img_range).float() for crop in lq])
+        error, variance = self.posterior.compare(answers * (255 / self.img_range), lq * 255)
+        done = 'blended with the noisy images' if error > variance else 'taken as they are'
+        get_root_logger().info(f'The BNN errs by {max(error, 0) ** 0.5:.1f} grey levels, the noise is '
+                               f'{variance ** 0.5:.1f}: its answers are {done}')
+        return error > variance
+
     def teaching(self, name: str) -> dict[str, Any]:
-        if name != 'bnn' or self.posterior is None:
-            return {}
-        return {'posterior': self.posterior.noise.to_dict()}
+        return {'posterior': self.posterior.noise.to_dict()} if name == 'bnn' and self.blends else {}
 
     def refine(self, name: str, answer: Tensor, lq: Tensor) -> Tensor:
-        if name != 'bnn' or self.posterior is None:
+        if name != 'bnn' or not self.blends:
             return answer
         scale = 255 / self.img_range
         return self.posterior(answer * scale, lq * scale) / scale

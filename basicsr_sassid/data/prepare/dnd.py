@@ -36,10 +36,7 @@ def prepare_dnd(downloaded: Sequence[str | os.PathLike], output: str | os.PathLi
         found = []
         for number, path in photos.items():
             size = photo_size(path)
-            for top, bottom, left, right in boxes[number - 1]:
-                if not (0 <= top < bottom <= size[0] and 0 <= left < right <= size[1]):
-                    raise UserError(f'{path}: {size[0]}x{size[1]} pixels, but info.mat has a box at rows {top} to '
-                                    f'{bottom}, columns {left} to {right}. Download both again.')
+            checked_boxes(path, number, size, boxes)
             found.append(Source(str(path), f'{number:04d}', functools.partial(_rounded, path), size,
                                 path.stat().st_size))
         return found
@@ -62,11 +59,25 @@ def read_boxes(downloaded: Sequence[str | os.PathLike], incomplete: bool = False
     with open_mat73(path) as file:
         references = np.array(file['info']['boundingboxes']).ravel()
         tables = [np.array(file[reference]).T for reference in references]  # MATLAB's (20, 4), from 1, end inclusive
+    if len(tables) != IMAGES and not incomplete:
+        raise UserError(f'{path}: expected the boxes of {IMAGES} photographs, got {len(tables)}. Download it again.')
     for table in tables:
         if table.ndim != 2 or table.shape[1] != 4 or (len(table) != BOXES and not incomplete):
             raise UserError(f'{path}: expected {BOXES} boxes of four numbers for each image, got {table.shape}')
     return [[(int(top) - 1, int(bottom), int(left) - 1, int(right)) for top, left, bottom, right in table]
             for table in tables]
+
+
+def checked_boxes(path: Path, number: int, size: Sequence[int], boxes: list[list[tuple[int, ...]]]
+                  ) -> list[tuple[int, ...]]:
+    """The boxes of photograph ``number``, from 1. Raises UserError if there are none, or one lies outside."""
+    if not 1 <= number <= len(boxes):
+        raise UserError(f'{path}: info.mat has the boxes of {len(boxes)} photographs. Download both again.')
+    for top, bottom, left, right in boxes[number - 1]:
+        if not (0 <= top < bottom <= size[0] and 0 <= left < right <= size[1]):
+            raise UserError(f'{path}: {size[0]}x{size[1]} pixels, but info.mat has a box at rows {top} to {bottom}, '
+                            f'columns {left} to {right}. Download both again.')
+    return boxes[number - 1]
 
 
 def photo_size(path: Path) -> tuple[int, int]:

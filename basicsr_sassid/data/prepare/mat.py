@@ -45,3 +45,5 @@ def open_mat73(path: str | os.PathLike) -> Iterator[Any]:
             yield file
         except KeyError as error:
             raise UserError(f'{path}: {error.args[0]}; found {", ".join(file)}. Download it again.') from error
+        except OSError as error:  # a damaged chunk is found when it is read
+            raise UserError(f'cannot read {path}: {error}. Download it again.') from error

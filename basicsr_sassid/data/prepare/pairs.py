@@ -28,6 +28,8 @@ def write_all(layout: Layout, output: str | os.PathLike, size: Mapping[str, int]
 
 def check_count(found: int, expected: int, what: str, incomplete: bool) -> None:
     """Raise UserError unless as many are there as were published, or fewer are ``incomplete``."""
+    if found > expected:
+        raise UserError(f'{what}: {expected} were published, found {found}. Give one copy alone.')
     if found == 0 or (found != expected and not incomplete):
         raise UserError(f'{what}: expected {expected}, found {found}. Download the rest'
                         + ('.' if found == 0 else ', or give --incomplete.'))
@@ -41,7 +43,7 @@ def find_files(folders: Sequence[str | os.PathLike], pattern: str) -> list[Path]
         candidates = path.rglob('*') if path.is_dir() else [path]
         found += [file for file in candidates if re.fullmatch(pattern, file.name, re.IGNORECASE)
                   and not file.name.startswith('.') and file.is_file()]
-    return sorted(set(found))
+    return sorted({file.resolve() for file in found})
 
 
 def real_and_mean(folders: Sequence[str | os.PathLike], extension: str, side: int | None, expected: int,

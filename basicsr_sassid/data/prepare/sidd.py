@@ -52,9 +52,11 @@ def prepare_sidd(downloaded: Sequence[str | os.PathLike], output: str | os.PathL
     if not layout:
         raise UserError(f'prepare sidd: in {", ".join(map(str, downloaded))} there is neither *_NOISY_SRGB_*.PNG nor '
                         f'{", ".join(f"{variable}.mat" for variable in _MATS.values())}')
-    if all(photos.values()) and len(photos['noisy']) != len(photos['clean']):
-        raise UserError(f'SIDD-Medium: {len(photos["noisy"])} noisy and {len(photos["clean"])} clean photographs. '
-                        'Download the rest, or take the clean ones away: training needs none.')
+    keys = {side: {_photo_key(file) for file in files} for side, files in photos.items()}
+    if all(photos.values()) and keys['noisy'] != keys['clean']:
+        raise UserError(f'SIDD-Medium: {len(keys["noisy"])} noisy and {len(keys["clean"])} clean photographs, and '
+                        f'{min(keys["noisy"] ^ keys["clean"])} is on one side alone. Download the rest, or take the '
+                        'clean ones away: training needs none.')
     return write_all(layout, output, {f'SIDD_Medium/{side}.lmdb': size for side in photos}, workers, quiet)
 
 
@@ -78,5 +80,9 @@ def _block_sources(path: Path, variable: str, incomplete: bool) -> list[Source]:
 
 
 def _photo_sources(files: list[Path]) -> list[Source]:
-    """Keys are of the scene's folder and the number of the shot: the same for both sides."""
-    return [photo_source(file, key_of(f'{file.parent.name}_{file.stem.split("_")[-1]}')) for file in files]
+    return [photo_source(file, _photo_key(file)) for file in files]
+
+
+def _photo_key(file: Path) -> str:
+    """Of the scene's folder and the number of the shot: the same for both sides."""
+    return key_of(f'{file.parent.name}_{file.stem.split("_")[-1]}')

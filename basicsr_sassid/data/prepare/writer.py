@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -82,6 +83,11 @@ def write_lmdb(sources: Sequence[Source], lmdb_path: str | os.PathLike, size: in
         raise UserError(f'{lmdb_path} exists. Choose another name, or remove it first.')
     if size < 0 or step < 0:
         raise UserError(f'size and step: expected numbers of pixels >= 1, got {size} and {step}')
+    keys = [source.key for source in sources]
+    twice = next((source for source in sources if keys.count(source.key) > 1), None) if len(set(keys)) < len(keys
+                                                                                                      ) else None
+    if twice:
+        raise UserError(f'{twice.name}: another image has its name ({twice.key}). Give one copy alone.')
     partial = lmdb_path.with_name(f'.partial_{lmdb_path.name}')
     plan = hashlib.sha256(json.dumps([size, step, [(source.name, source.key, source.size, source.stamp)
                                                    for source in sources]]).encode()).digest()
@@ -117,11 +123,18 @@ def _write(sources: Sequence[Source], partial: Path, plan: bytes, size: int, ste
         left = [number for number in range(len(sources)) if number not in done]
         # threads: decoders and encoders let go of the interpreter's lock, and a fork can hang once OpenCV has run;
         # ProgressBar and not track_parallel_progress, which would hold every sub-image in memory
+        room = threading.Semaphore(2 * workers)  # imap alone would encode ahead of a slow disk without an end
+
+        def admitted() -> Iterator[int]:
+            for number in left:
+                room.acquire()
+                yield number
         with ThreadPool(max(min(workers, len(left)), 1)) as pool:
-            for number, pieces in zip(left, pool.imap(cut, left)):
+            for number, pieces in zip(left, pool.imap(cut, admitted())):
+                room.release()
                 if isinstance(pieces, str):
                     if strict:
-                        raise UserError(f'{pieces} (--strict)')
+                        raise UserError(pieces)
                     done[number] = pieces
                 else:
                     done[number] = [(key, shape) for key, _, shape in pieces]
