@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -122,16 +121,12 @@ def _write(sources: Sequence[Source], partial: Path, plan: bytes, size: int, ste
             bar.update()
         left = [number for number in range(len(sources)) if number not in done]
         # threads: decoders and encoders let go of the interpreter's lock, and a fork can hang once OpenCV has run;
-        # ProgressBar and not track_parallel_progress, which would hold every sub-image in memory
-        room = threading.Semaphore(2 * workers)  # imap alone would encode ahead of a slow disk without an end
-
-        def admitted() -> Iterator[int]:
-            for number in left:
-                room.acquire()
-                yield number
+        # ProgressBar and not track_parallel_progress, which would hold every sub-image in memory; in rounds, as imap
+        # alone would encode ahead of a slow disk without an end
+        rounds = [left[first:first + 8 * workers] for first in range(0, len(left), 8 * workers)]
         with ThreadPool(max(min(workers, len(left)), 1)) as pool:
-            for number, pieces in zip(left, pool.imap(cut, admitted())):
-                room.release()
+            for number, pieces in ((number, pieces) for some in rounds
+                                   for number, pieces in zip(some, pool.imap(cut, some))):
                 if isinstance(pieces, str):
                     if strict:
                         raise UserError(pieces)
