@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from basicsr_sassid.noise.estimate import Noise
-from basicsr_sassid.noise.spectral import INTENSITY_SIGMA, relative_level
+from basicsr_sassid.noise.spectral import local_sigma
 
 _ERROR_SIGMA = 3.  # pixels, over which the prediction's error is averaged
 _LEAST = 0.02  # of the noise's variance: the prediction is nowhere perfect
@@ -29,8 +29,6 @@ class PosteriorMean:
 
     def __init__(self, noise: Noise) -> None:
         self.noise = noise
-        greys = np.repeat(np.arange(256, dtype=np.float32)[:, None], 3, axis=1)
-        self.sigmas = torch.from_numpy(noise.sigma_at(greys).T.copy())  # (3, 256)
 
     def __call__(self, prediction: Tensor, noisy: Tensor) -> Tensor:
         """Both (N, 3, H, W) in grey levels; the level of the noise (the ISO) is measured in each image anew."""
@@ -47,12 +45,9 @@ class PosteriorMean:
         return ((noisy.float() - prediction.float()) ** 2).mean().item() - variance, variance
 
     def _variance(self, noisy: Tensor) -> Tensor:
-        index = _blurred(noisy, INTENSITY_SIGMA).round().clamp(0, 255).long()
-        table = self.sigmas.to(noisy.device)
-        sigma = torch.stack([table[channel][index[:, channel]] for channel in range(3)], dim=1)
         images = (noisy.clamp(0, 255) / 255).permute(0, 2, 3, 1).cpu().numpy()
-        level = np.stack([relative_level(image, self.noise) for image in images])
-        return (sigma * torch.from_numpy(level).to(noisy.device)[..., None, None]).square().clamp_min(1e-4)
+        sigma = np.stack([local_sigma(np.ascontiguousarray(image), self.noise) for image in images])
+        return torch.from_numpy(sigma).to(noisy.device).permute(0, 3, 1, 2).square().clamp_min(1e-4)
 
 
 def _blurred(x: Tensor, sigma: float) -> Tensor:

@@ -11,7 +11,7 @@ from basicsr_sassid._checks import UserError
 from basicsr_sassid.noise.estimate import MAX_LAG, PATCH, Noise, flat_squares, is_grey
 
 BLOCK = 16  # pixels a side of a local spectrum
-INTENSITY_SIGMA = 4.  # pixels, of the blur that gives the intensity at which a pixel's noise is looked up
+_INTENSITY_SIGMA = 4.  # pixels, of the blur that gives the intensity at which a pixel's noise is looked up
 _STRIDE = 4
 _SCALES = 3
 _LEVEL_SPREAD = 0.3  # of logarithms of levels, between photographs: what a photograph's own spread is weighed against
@@ -124,7 +124,7 @@ def local_sigma(image: np.ndarray, noise: Noise) -> np.ndarray:
 
 
 def local_intensity(grey_levels: np.ndarray) -> np.ndarray:
-    return cv2.GaussianBlur(grey_levels, (0, 0), INTENSITY_SIGMA)
+    return cv2.GaussianBlur(grey_levels, (0, 0), _INTENSITY_SIGMA)
 
 
 def _block_powers(noise: Noise) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,11 @@ def write_lmdb(sources: Sequence[Source], lmdb_path: str | os.PathLike, size: in
         raise UserError(f'{lmdb_path} exists. Choose another name, or remove it first.')
     if size < 0 or step < 0:
         raise UserError(f'size and step: expected numbers of pixels >= 1, got {size} and {step}')
-    keys = [source.key for source in sources]
-    twice = next((source for source in sources if keys.count(source.key) > 1), None) if len(set(keys)) < len(keys
-                                                                                                      ) else None
-    if twice:
-        raise UserError(f'{twice.name}: another image has its name ({twice.key}). Give one copy alone.')
+    seen: set[str] = set()
+    for source in sources:
+        if source.key in seen:
+            raise UserError(f'{source.name}: another image has its name ({source.key}). Give one copy alone.')
+        seen.add(source.key)
     partial = lmdb_path.with_name(f'.partial_{lmdb_path.name}')
     plan = hashlib.sha256(json.dumps([size, step, [(source.name, source.key, source.size, source.stamp)
                                                    for source in sources]]).encode()).digest()
@@ -125,8 +126,7 @@ def _write(sources: Sequence[Source], partial: Path, plan: bytes, size: int, ste
         # alone would encode ahead of a slow disk without an end
         rounds = [left[first:first + 8 * workers] for first in range(0, len(left), 8 * workers)]
         with ThreadPool(max(min(workers, len(left)), 1)) as pool:
-            for number, pieces in ((number, pieces) for some in rounds
-                                   for number, pieces in zip(some, pool.imap(cut, some))):
+            for number, pieces in zip(left, chain.from_iterable(pool.imap(cut, some) for some in rounds)):
                 if isinstance(pieces, str):
                     if strict:
                         raise UserError(pieces)
