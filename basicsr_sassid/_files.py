@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -41,6 +42,11 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
                         'what was saved before is untouched.') from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def content_digest(path: str | os.PathLike) -> str:
+    """SHA-256 of a file. Raises OSError."""
+    return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
 
 
 def make_folder(path: str | os.PathLike) -> Path:

@@ -16,6 +16,7 @@ from basicsr.metrics import calculate_psnr, calculate_ssim
 
 from basicsr_sassid._checks import UserError, existing
 from basicsr_sassid._options import complete_options, options_file, read_options
+from basicsr_sassid.benchmark.methods import Given, build_method
 from basicsr_sassid.benchmark.sheet import CROP, busiest, draw_sheet
 from basicsr_sassid.clean.mixture import Mixture
 from basicsr_sassid.data.camera_noise import simulate_camera
@@ -145,28 +146,17 @@ def _methods(pairs: list[tuple[np.ndarray, np.ndarray]], models: Path) -> dict[s
     crops = [_centre(noisy, 256).astype(np.float32) / 255 for noisy, _ in some]
     share = best_mixture(instant, student, crops, noise)[0]
 
-    def best(make: Callable[[float], Method], settings: tuple[float, ...]) -> float:
-        return max(settings, key=lambda setting: np.mean([_psnr(make(setting)(noisy), clean)
-                                                          for noisy, clean in some]))
-    sigma, strength = best(_gaussian, _SIGMAS), best(_non_local_means, _STRENGTHS)
-    return {'noisy': lambda image: image, f'Gaussian blur, best sigma {sigma:g}': _gaussian(sigma),
-            f'non-local means, best h {strength:g}': _non_local_means(strength),
+    given = Given(pairs, 'cpu')
+    blur, non_local = (build_method(block, given) for block in (
+        {'type': 'gaussian', 'sigma': {'best_of': list(_SIGMAS)}},
+        {'type': 'opencv_nlm', 'h': {'best_of': list(_STRENGTHS)}}))
+    return {'noisy': lambda image: image, f'Gaussian blur, {blur.note}': blur.run,
+            f'non-local means, {non_local.note}': non_local.run,
             # asked in pieces of the training's patch, as it teaches: far from all borders it does worse
             'BNN': Denoiser(models / 'net_bnn_latest.pth', 'cpu', tile=64, overlap=32),
             'LAN': Denoiser(models / 'net_lan_latest.pth', 'cpu'),
             'U-Net (the student)': student, 'instant (measured spectrum)': instant,
             f'mixture, {share:.0%} student': Mixture(instant, student, share)}
-
-
-def _gaussian(sigma: float) -> Method:
-    return lambda image: cv2.GaussianBlur(image, (0, 0), sigma)
-
-
-def _non_local_means(strength: float) -> Method:
-    def run(image: np.ndarray) -> np.ndarray:
-        bgr = np.ascontiguousarray(image[..., ::-1])  # which it converts to Lab
-        return cv2.fastNlMeansDenoisingColored(bgr, None, strength, strength, 7, 21)[..., ::-1]
-    return run
 
 
 def _psnr(image: np.ndarray, clean: np.ndarray) -> float:

@@ -47,12 +47,12 @@ class Given:
     Attributes:
         pairs: (noisy, clean), uint8 RGB; only ``best_of`` looks at the clean ones.
         device: for networks.
-        trained: (training, network) -> weights file.
+        trained: (training, network) -> weights file; None where nothing is trained.
         noise: of all noisy images together, measured when it is first asked for.
     """
     pairs: list[tuple[np.ndarray, np.ndarray]]
     device: str
-    trained: Callable[[str, str], Path]
+    trained: Callable[[str, str], Path] | None = None
 
     @functools.cached_property
     def noise(self) -> Noise:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from basicsr_sassid import __version__
 from basicsr_sassid._checks import UserError, check_choice, check_keys, check_type, existing
 from basicsr_sassid._device import choose_device
-from basicsr_sassid._files import make_folder, written_whole
+from basicsr_sassid._files import content_digest, make_folder, written_whole
 from basicsr_sassid._options import complete_options, options_file, read_options
 from basicsr_sassid._run import silence, sorted_dataset
 from basicsr_sassid.benchmark import table
@@ -72,7 +72,7 @@ def run_benchmark(opt: dict[str, Any], root: str | os.PathLike = '.') -> dict[st
             cell = _Cell(folder / 'cells' / dataset, name, {
                 'version': __version__, 'method': block, 'images': _identity(pairs), 'protocols': protocols,
                 'device': device, 'seed': opt.get('seed', 0),
-                'weights': _content(block['weights']) if 'weights' in block else None,
+                'weights': _weights_digest(block),
                 'training': trained.settings(block['training']) if 'training' in block else None})
             cell.shown = _shown(len(pairs), opt.get('sheet') or {})
             print(f'{dataset}: {name}', file=sys.stderr, flush=True)
@@ -142,10 +142,9 @@ def _identity(pairs: Pairs) -> list[list[Any]]:
     return [[name, zlib.crc32(noisy), zlib.crc32(clean)] for name, noisy, clean in pairs]
 
 
-def _content(path: str | os.PathLike) -> str | None:
-    """Digest of a file; None if it is not there, which its method will say."""
-    with contextlib.suppress(OSError):
-        return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
+def _weights_digest(block: dict[str, Any]) -> str | None:
+    with contextlib.suppress(KeyError, OSError):  # no weights; a file that is not there, which the method will say
+        return content_digest(block['weights'])
     return None
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import hashlib
 import json
 import os
 import sys
@@ -17,7 +16,7 @@ import scipy.io
 from tqdm import tqdm
 
 from basicsr_sassid._checks import UserError, existing
-from basicsr_sassid._files import make_folder, written_whole
+from basicsr_sassid._files import content_digest, make_folder, written_whole
 from basicsr_sassid.data.prepare.dnd import (
     BOXES,
     IMAGES,
@@ -97,8 +96,7 @@ def submit_dnd(downloaded: str | os.PathLike, weights: str | os.PathLike, output
     photos, boxes = find_photos([downloaded], incomplete), read_boxes([downloaded], incomplete)
     denoise = Denoiser(weights, device, tile=0, self_ensemble=self_ensemble)
     folder = make_folder(Path(output).expanduser())
-    content = hashlib.sha256(Path(weights).expanduser().read_bytes()).hexdigest()
-    _claim(folder, {'weights': content, 'self_ensemble': self_ensemble})
+    _claim(folder, {'weights': content_digest(weights), 'self_ensemble': self_ensemble})
     for number, path in tqdm(photos.items(), unit='photo', file=sys.stderr):
         target = folder / f'{number:04d}.mat'
         if target.exists():
