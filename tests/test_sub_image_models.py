@@ -6,6 +6,8 @@ import pytest
 import torch
 from basicsr.archs import build_network
 from basicsr.models import build_model
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch.nn import functional as F
 
 from basicsr_sassid import Denoiser
 from basicsr_sassid._checks import UserError
@@ -121,8 +123,9 @@ def test_what_each_does_in_use(photographs, tmp_path):
         halves = in_sub_images(net, x, 2)
         assert torch.equal(models['SDAPModel'].denoise(net, x), net(halves))
         generator = torch.Generator().manual_seed(0)
-        assert torch.equal(models['APBSNModel'].denoise(net, x),
-                           replace_and_refine(net, x, halves, 0.16, 8, True, generator))
+        mosaic = in_sub_images(net, x, 2, mosaic_pad=2)
+        assert torch.equal(models['APBSNModel'].denoise(net, x), replace_and_refine(
+            lambda y: net(F.pad(y, (2,) * 4, mode='reflect'))[..., 2:-2, 2:-2], x, mosaic, 0.16, 8, True, generator))
         generator = torch.Generator().manual_seed(0)
 
         def filled(y):
@@ -131,11 +134,98 @@ def test_what_each_does_in_use(photographs, tmp_path):
                            replace_and_refine(filled, x, in_sub_images(filled, x, 2), generator=generator))
 
 
-def test_amsnet_takes_any_network(photographs, tmp_path):
+@pytest.mark.parametrize('block', [
+    {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 1},
+    {'type': 'RIDNet', 'in_channels': 3, 'mid_channels': 16, 'out_channels': 3, 'num_block': 1, 'img_range': 1},
+    {'type': 'SwinIR', 'img_size': 8, 'window_size': 2, 'embed_dim': 6, 'depths': [2], 'num_heads': [2]},
+    {'type': 'SRVGGNetCompact', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_conv': 1, 'upscale': 1}],
+    ids=lambda block: block['type'])
+@pytest.mark.filterwarnings('ignore:torch.meshgrid')  # of SwinIR
+def test_amsnet_takes_any_network(photographs, tmp_path, block):
+    """BasicSR's own, of any kind: a file of them says how it is used."""
     opt = options(photographs, 'AMSNetModel')
-    opt['network_g'] = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1,
-                        'upscale': 1}  # BasicSR's own
+    opt['network_g'] = block
+    if block['type'] == 'SwinIR':
+        opt['inference'] = {'multiple_of': block['window_size']}
     train(complete_options(opt, tmp_path, True), watch=lambda *_: None)
+    denoise = Denoiser(tmp_path / 'experiments/AMSNetModel/models/net_g_latest.pth', 'cpu', precision='fp32')
+    image = np.random.default_rng(0).random((21, 14, 3)).astype(np.float32)
+    assert denoise(image).shape == image.shape and denoise.passes['parts'] == 2
+
+
+class Halving(torch.nn.Module):
+    """Like Restormer and NAFNet: works at half the size too, and wants sides that can be halved twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.up = torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ConvTranspose2d(8, 3, 4, stride=4)
+
+    def forward(self, x):
+        return x + self.up(self.down(x))
+
+
+def test_amsnet_takes_a_network_that_wants_multiples(photographs, tmp_path):
+    if 'Halving' not in ARCH_REGISTRY:
+        ARCH_REGISTRY.register(Halving)
+    opt = options(photographs, 'AMSNetModel')
+    opt['network_g'] = {'type': 'Halving'}
+    with pytest.raises(UserError, match=r'Halving does not take images of 6x6 pixels \(the sub-images'):
+        complete_options(opt, tmp_path, True)
+    opt['datasets']['train']['patch_size'] = 40
+    with pytest.raises(UserError, match='9x9 pixels .photographs have any size; set inference.multiple_of'):
+        complete_options(opt, tmp_path, True)
+    opt['inference'] = {'multiple_of': 4}
+    train(complete_options(opt, tmp_path, True), watch=lambda *_: None)
+    denoise = Denoiser(tmp_path / 'experiments/AMSNetModel/models/net_g_latest.pth', 'cpu')
+    assert denoise(np.zeros((13, 22, 3), np.uint8)).shape == (13, 22, 3)
+
+
+def test_a_super_resolution_network_is_refused(photographs, tmp_path):
+    opt = options(photographs, 'AMSNetModel')
+    opt['network_g'] = {'type': 'SRVGGNetCompact', 'num_feat': 8, 'num_conv': 1, 'upscale': 2}
+    with pytest.raises(UserError, match='SRVGGNetCompact makes .*12, 12.*upscale: 1'):
+        complete_options(opt, tmp_path, True)
+
+
+def test_amsnet_with_the_prior(photographs, tmp_path, monkeypatch):
+    """AMSNet-P: all parts filled in, the distance from the noisy image, and total variation of the whole image."""
+    opt = options(photographs, 'AMSNetModel', prior={'loss_weight': 0.5})
+    opt['train']['stages']['prior'] = opt['train']['stages']['bsn']
+    model = build_model(complete_options(opt, tmp_path, True))
+    model.update_learning_rate(7)
+    assert model.stage.name == 'prior' and model.stage.network == 'g'
+    lq = torch.rand(2, 3, 30, 30)
+    monkeypatch.setattr('basicsr_sassid.models.amsnet_model.fill_masked', lambda net, x, parts: 2 * x)
+    smooth = (lq.diff(dim=2).abs().mean() + lq.diff(dim=3).abs().mean()) * 2
+    assert model.training_loss(lq).item() == pytest.approx((lq.mean() + 0.5 * smooth).item(), rel=1e-5)
+    monkeypatch.undo()
+    train(complete_options(opt, tmp_path, True), watch=lambda *_: None)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_a_student_is_one_more_stage(photographs, tmp_path, name):
+    """network_g learns in one pass what network_bsn says in all of its passes; stopped in it, it ends the same."""
+    opt = options(photographs, name, teacher_cache='memory')
+    opt['network_bsn'], opt['network_g'] = opt['network_g'], {'type': 'DenoisingUNet', 'dim': 4}
+    opt['train']['stages']['unet'] = opt['train']['stages']['bsn']
+    opt['datasets']['train']['patch_size'] = 40
+    model = train(complete_options(opt, tmp_path / 'whole', True), watch=lambda *_: None)
+    models = tmp_path / f'whole/experiments/{name}/models'
+    teacher, student = (Denoiser(models / f'net_{network}_latest.pth', 'cpu', precision='fp32')
+                        for network in ('bsn', 'g'))
+    assert teacher.passes == model.inference and student.passes == {}
+    image = np.random.default_rng(0).random((40, 40, 3)).astype(np.float32)
+    model.lq = torch.from_numpy(image).permute(2, 0, 1)[None]
+    model.test()
+    assert np.abs(model.output[0].permute(1, 2, 0).clamp(0, 1).numpy() - student(image)).max() < 1e-5, 'validation'
+    asked = model.teach('bsn', model.lq * model.img_range)[0].permute(1, 2, 0) / model.img_range
+    assert np.abs(asked.clamp(0, 1).numpy() - teacher(image)).max() < 1e-5
+    train(complete_options(opt, tmp_path / 'stopped', True), watch=lambda model, number: number == 9)
+    train(complete_options(opt, tmp_path / 'stopped', True, auto_resume=True), watch=lambda *_: None)
+    for network in ('bsn', 'g'):
+        one, other = (torch.load(tmp_path / run / f'experiments/{name}/models/net_{network}_latest.pth')['params']
+                      for run in ('whole', 'stopped'))
+        assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.mark.parametrize(('changes', 'message'), [

@@ -41,6 +41,25 @@ def test_dbsnl_has_the_published_multiply_adds():
     assert counter.get_total_flops() / 2 / 32 ** 2 == 3_650_112
 
 
+@pytest.mark.parametrize(('passes', 'published'), [
+    ({'stride': 2, 'mosaic_pad': 2}, 254.4), ({'stride': 2, 'mosaic_pad': 2, 'refine': 'replace'}, 2228.4),
+    ({'stride': 2}, 239.2), ({'stride': 2, 'refine': 'again'}, 478.4)])
+def test_all_passes_have_the_published_multiply_adds(passes, published):
+    """AP-BSN, AP-BSN + R3, SDAP and SDAP (E) on 256x256: of DBSNl, every pixel costs the same."""
+    assert asked_pixels(passes) * 3_650_112 / 1e9 == pytest.approx(published, abs=0.05)
+
+
+def test_amsnet_asks_twice_and_with_refinement_eighteen_times():
+    assert asked_pixels({'stride': 2, 'parts': 2}) == 2 * 256 ** 2
+    assert asked_pixels({'stride': 2, 'parts': 2, 'refine': 'replace'}) == 18 * 256 ** 2
+
+
+def asked_pixels(passes):
+    seen = []
+    denoise_in_passes(lambda y: seen.append(y[:, 0].numel()) or y, torch.zeros(1, 3, 256, 256), **passes)
+    return sum(seen)
+
+
 def test_dbsnl_does_not_see_the_pixel_it_predicts():
     net, image = small_dbsnl().double(), torch.rand(1, 3, 40, 37, dtype=torch.float64)
     with torch.no_grad():
@@ -51,6 +70,39 @@ def test_dbsnl_does_not_see_the_pixel_it_predicts():
         with torch.no_grad():
             changed = (net(other) != before).any(dim=1)[0]
         assert not changed[y, x] and changed.sum() > 50, 'its neighbours see it'
+
+
+class TapByTap(torch.nn.Module):
+    """A masked convolution as a sum over its taps, the masked one left out: what is not read may be NaN."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x):
+        conv, side = self.conv, self.conv.kernel_size[0]
+        padded = torch.nn.functional.pad(x, (side // 2,) * 4)
+        total = conv.bias.view(1, -1, 1, 1).expand(len(x), -1, *x.shape[2:])
+        for row in range(side):
+            for column in range(side):
+                if (row, column) != (side // 2, side // 2):
+                    seen = padded[..., row:row + x.shape[2], column:column + x.shape[3]]
+                    total = total + torch.einsum('oi,nihw->nohw', conv.weight[..., row, column], seen)
+        return total
+
+
+@pytest.mark.parametrize('place', [(0, 0), (0, 29), (31, 0), (31, 29), (15, 14), (1, 20)])
+def test_nan_in_a_pixel_does_not_reach_its_own_prediction(place):
+    net, image = small_dbsnl().double(), torch.rand(1, 3, 32, 30, dtype=torch.float64)
+    with torch.no_grad():
+        as_it_is = net(image)
+        for branch in (net.branch1, net.branch2):
+            branch.body[0] = TapByTap(branch.body[0])
+        # no ReLU in place on what a padded view looks at, and max(0, NaN) is NaN: nothing hides it
+        assert torch.allclose(net(image), as_it_is, rtol=0, atol=1e-12), 'the same network'
+        image[..., place[0], place[1]] = float('nan')
+        lost = net(image).isnan().any(dim=1)[0]
+    assert not lost[place] and lost.sum() > 50
 
 
 def test_dbsnl_sees_59_pixels_and_leaves_its_weights_alone():
@@ -85,6 +137,27 @@ def test_shuffling_is_slicing_and_comes_back(stride):
 def test_any_size_in_sub_images(size):
     x = torch.rand(2, 3, *size)
     assert torch.equal(in_sub_images(lambda y: y, x, 5), x)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (2, 9), (10, 10), (13, 7)])
+def test_a_mosaic_is_the_batch_where_nothing_reaches_across(size):
+    x = torch.rand(2, 3, *size)
+    assert torch.equal(in_sub_images(lambda y: y, x, 5, mosaic_pad=2), x)
+    blurred = torch.nn.AvgPool2d(3, 1, 1)  # reaches 1 pixel, the gap is 4
+    assert torch.allclose(in_sub_images(blurred, x, 2, mosaic_pad=2), in_sub_images(blurred, x, 2), atol=1e-6)
+
+
+def test_passes_of_a_network_that_wants_multiples():
+    seen = []
+
+    def net(y):
+        assert y.shape[-2] % 8 == 0 and y.shape[-1] % 8 == 0
+        seen.append(y.shape)
+        return y
+    x = torch.rand(1, 3, 21, 35)
+    for passes in ({}, {'refine': 'again'}, {'refine': 'replace', 'mosaic_pad': 2}):
+        assert torch.allclose(denoise_in_passes(net, x, 2, multiple_of=8, **passes), x)
+    assert len(seen) == 1 + 2 + 9
 
 
 def test_random_sub_images_hold_every_pixel_of_their_cell_once():
@@ -132,7 +205,7 @@ def test_refinement_is_the_mean_of_its_draws():
 
 
 @pytest.mark.parametrize(('method', 'img_range', 'passes'), [
-    ('apbsn', 255, {'stride': 2, 'refine': 'replace', 'by_channel': True}),
+    ('apbsn', 255, {'stride': 2, 'mosaic_pad': 2, 'refine': 'replace', 'by_channel': True}),
     ('sdap', 1, {'stride': 2, 'refine': 'again'}),
     ('amsnet', 1, {'stride': 2, 'parts': 2, 'refine': 'replace'})])
 def test_checkpoints_with_the_peers_keys(method, img_range, passes, tmp_path):

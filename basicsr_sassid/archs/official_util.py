@@ -36,7 +36,7 @@ def unwrapped(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     inner = content.get('model_weight')
     if isinstance(inner, dict) and isinstance(inner.get('denoiser'), dict):  # AP-BSN
         return _without(inner['denoiser'], 'bsn.'), {'img_range': 255, 'inference': {
-            'stride': 2, 'refine': 'replace', 'by_channel': True}}
+            'stride': 2, 'mosaic_pad': 2, 'refine': 'replace', 'by_channel': True}}
     inner = content.get('state_dict')
     if isinstance(inner, dict) and any(_BRANCH in name for name in inner):  # AMSNet
         return _without({name: value for name, value in inner.items() if _BRANCH in name}, _BRANCH), {

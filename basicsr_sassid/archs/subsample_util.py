@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from basicsr_sassid._checks import UserError, check_choice, check_keys
+
 REFINEMENTS = ('none', 'again', 'replace')
+PASSES = ('stride', 'parts', 'mosaic_pad', 'refine', 'share', 'times', 'by_channel', 'multiple_of', 'seed')
 
 
 def shuffle_down(x: Tensor, stride: int) -> Tensor:
@@ -51,12 +54,29 @@ def from_mosaic(x: Tensor, stride: int, pad: int) -> Tensor:
     return tiles[..., pad:h // stride - pad, pad:w // stride - pad]
 
 
-def in_sub_images(net: Callable[[Tensor], Tensor], x: Tensor, stride: int) -> Tensor:
-    """net on the phases of x, put together again; any H and W (the right and the bottom are mirrored)."""
+def mirrored(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+    """x with its border mirrored; an image too small for that repeats its edge."""
+    pad = (left, right, top, bottom)
+    return F.pad(x, pad, mode='reflect' if min(x.shape[-2:]) > max(pad) else 'replicate')
+
+
+def in_multiples(net: Callable[[Tensor], Tensor], x: Tensor, multiple_of: int) -> Tensor:
+    """A network that wants sides that are multiples, on any H and W: mirrored to the right and below, then cropped."""
     h, w = x.shape[-2:]
-    mode = 'reflect' if min(h, w) >= stride else 'replicate'
-    padded = F.pad(x, (0, -w % stride, 0, -h % stride), mode=mode)
-    return shuffle_up(net(shuffle_down(padded, stride)), stride)[..., :h, :w]
+    return net(mirrored(x, 0, -w % multiple_of, 0, -h % multiple_of))[..., :h, :w]
+
+
+def in_sub_images(net: Callable[[Tensor], Tensor], x: Tensor, stride: int, mosaic_pad: int | None = None) -> Tensor:
+    """net on the phases of x, put together again; any H and W (the right and the bottom are mirrored).
+
+    ``mosaic_pad``: the phases lie in one image, as in :func:`to_mosaic`; None: they are a batch.
+    """
+    def on_phases(y: Tensor) -> Tensor:
+        phases = shuffle_down(y, stride)
+        if mosaic_pad is None:
+            return shuffle_up(net(phases), stride)
+        return shuffle_up(from_mosaic(net(to_mosaic(phases, stride, mosaic_pad)), stride, mosaic_pad), stride)
+    return in_multiples(on_phases, x, stride)
 
 
 def random_sub_images(x: Tensor, stride: int, generator: torch.Generator | None = None) -> Tensor:
@@ -104,16 +124,20 @@ def replace_and_refine(net: Callable[[Tensor], Tensor], noisy: Tensor, denoised:
     return total / times
 
 
-def denoise_in_passes(net: Callable[[Tensor], Tensor], x: Tensor, stride: int = 1, parts: int = 0, refine: str = 'none',
-                      share: float = 0.16, times: int = 8, by_channel: bool = False, seed: int = 0) -> Tensor:
+def denoise_in_passes(net: Callable[[Tensor], Tensor], x: Tensor, stride: int = 1, parts: int = 0,
+                      mosaic_pad: int | None = None, refine: str = 'none', share: float = 0.16, times: int = 8,
+                      by_channel: bool = False, multiple_of: int = 1, seed: int = 0) -> Tensor:
     """The answer of a network that was trained on sub-images: (N, C, H, W) -> (N, C, H, W), any H and W.
 
     Args:
         net: the network.
         stride: of the sub-images of the first pass; 1: the image itself.
         parts: 0: the network does not see the pixel that it predicts. Else the pixels are hidden in so many parts.
+        mosaic_pad: the sub-images lie in one image with so many zeros around each, and refinement mirrors as many
+            pixels around the image, as released with AP-BSN; None: they are images of a batch.
         refine: what follows at full size: ``'none'``; ``'again'``: one more pass on the result (SDAP's "E");
             ``'replace'``: :func:`replace_and_refine`, with ``share``, ``times``, ``by_channel``.
+        multiple_of: what the network's input must be a multiple of; 1 for all of ours.
         seed: of the draws: the same image gives the same result.
 
     Raises:
@@ -123,11 +147,27 @@ def denoise_in_passes(net: Callable[[Tensor], Tensor], x: Tensor, stride: int = 
         raise ValueError(f'refine: expected one of {", ".join(REFINEMENTS)}, got {refine!r}')
     generator = torch.Generator(x.device).manual_seed(seed)
 
+    def fitted(y: Tensor) -> Tensor:
+        return in_multiples(net, y, multiple_of)
+
     def answer(y: Tensor) -> Tensor:
-        return fill_masked(net, y, parts, generator) if parts else net(y)
-    result = in_sub_images(answer, x, stride)
+        return fill_masked(fitted, y, parts, generator) if parts else fitted(y)
+
+    def within_mirrors(y: Tensor) -> Tensor:
+        pad = mosaic_pad or 0
+        return answer(mirrored(y, pad, pad, pad, pad))[..., pad:pad + y.shape[-2], pad:pad + y.shape[-1]]
+    result = in_sub_images(answer, x, stride, mosaic_pad)
     if refine == 'again':
         return answer(result)
     if refine == 'replace':
-        return replace_and_refine(answer, x, result, share, times, by_channel, generator)
+        return replace_and_refine(within_mirrors, x, result, share, times, by_channel, generator)
     return result
+
+
+def check_passes(block: dict, where: str) -> None:
+    """Refuse arguments that :func:`denoise_in_passes` does not take. Raises UserError that names ``where``."""
+    check_keys(block, PASSES, where)
+    check_choice(block.get('refine', 'none'), REFINEMENTS, f'{where}.refine')
+    for key, least in (('stride', 1), ('parts', 0), ('mosaic_pad', 0), ('times', 1), ('multiple_of', 1)):
+        if block.get(key) is not None and (not isinstance(block[key], int) or block[key] < least):
+            raise UserError(f'{where}.{key}: expected a number >= {least}, got {block[key]!r}')

@@ -207,7 +207,7 @@ def _mixture(block: dict, given: Given) -> Method:
 
 
 _DENOISER_KEYS = ('weights', 'training', 'net', 'tile', 'overlap', 'self_ensemble', 'precision', 'key', 'network',
-                  'img_range')
+                  'img_range', 'passes')
 # type -> builder, keys of its option block
 METHODS: dict[str, tuple[Callable[[dict, Given], Method], tuple[str, ...]]] = {
     'noisy': (_noisy, ()), 'gaussian': (_gaussian, ('sigma',)),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from basicsr_sassid._checks import UserError, check_choice
 from basicsr_sassid._device import PRECISIONS, choose_device, choose_dtype
 from basicsr_sassid.archs.official_util import network_of
-from basicsr_sassid.archs.subsample_util import denoise_in_passes
+from basicsr_sassid.archs.subsample_util import check_passes, denoise_in_passes
 from basicsr_sassid.archs.symmetry_util import over_symmetries
 from basicsr_sassid.inference.tiling import tiles
 from basicsr_sassid.weights import build_network, load_state, read_weights, state_dict_of
@@ -33,6 +33,8 @@ class Denoiser:
         key: ``'params'`` or ``'params_ema'``; by default the average where the file has one.
         network: option block of any network of BasicSR's registry, ``{type: NAME, ...}``; by default as the file says.
         img_range: value of white for the network; by default as the file says, and 1 with ``network``.
+        passes: how the network is used, the arguments of :func:`denoise_in_passes`; by default as the file says. AP-BSN
+            without R3: ``{'stride': 2}``; one plain pass: ``{}``.
 
     Raises:
         UserError: the file is no weights file, or not of a network known here; the device is not there.
@@ -45,7 +47,7 @@ class Denoiser:
 
     def __init__(self, weights: str | os.PathLike, device: str = 'auto', tile: int = 512, overlap: int = 128,
                  self_ensemble: bool = False, precision: str = 'auto', key: str | None = None,
-                 network: dict | None = None, img_range: float | None = None) -> None:
+                 network: dict | None = None, img_range: float | None = None, passes: dict | None = None) -> None:
         content = read_weights(weights)
         state = state_dict_of(content, weights, key)
         block = network or content.get('network') or network_of(state)
@@ -55,7 +57,8 @@ class Denoiser:
         self.net = build_network(block, str(weights))
         load_state(self.net, state, weights)
         self.img_range = img_range or content.get('img_range', 1 if network else 255)
-        self.passes = content.get('inference') or {}  # how methods with sub-images use their network
+        self.passes = (content.get('inference') or {}) if passes is None else passes
+        check_passes(self.passes, 'passes')
         self.device = choose_device(device)
         check_choice(precision, PRECISIONS, 'precision')
         self.dtype = choose_dtype('fp32' if network and precision == 'auto' else precision, self.device)

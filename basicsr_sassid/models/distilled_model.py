@@ -50,7 +50,7 @@ class TwoTeacherModel(DistilledModel):
     textured, weighed by SASSID's alpha (eq. 5). The teachers may be of any two methods. This is ours, not a paper's.
     """
     stages = (Stage('unet', network='g', loss={'type': 'TwoTeacherL1Loss'}, teachers=('flat', 'texture'),
-                    cached=('flat',)),)
+                    cached=('flat', 'texture')),)
 
     @classmethod
     def loss_defaults(cls, opt: dict, stage: Stage) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class SDAPModel(SubImageModel):
     """
     passes = {'stride': 2, 'refine': 'again'}
 
-    def training_loss(self, lq: Tensor) -> Tensor:
+    def sub_image_loss(self, lq: Tensor) -> Tensor:
         parts = random_sub_images(lq, self.opt['train']['stride'])
         with self.autocast():
             answer = self.net(parts.flatten(0, 1))

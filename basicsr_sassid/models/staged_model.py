@@ -92,12 +92,13 @@ class StagedModel(BaseModel):
         """
         train = opt['train']
         check_keys(train, cls.train_keys, 'train', required=['stages'])
-        names = [stage.name for stage in cls.stages]
+        stages = cls.stages_of(opt)
+        names = [stage.name for stage in stages]
         check_keys(train['stages'], names, 'train.stages', required=names)
         if list(train['stages']) != names:
             raise UserError(f'train.stages: expected the order {", ".join(names)} (each stage learns from those before '
                             f'it), got {", ".join(train["stages"])}')
-        for stage in cls.stages:
+        for stage in stages:
             block, where = train['stages'][stage.name], f'train.stages.{stage.name}'
             check_keys(block, cls.stage_keys, where, required=['iter'])
             if not isinstance(block['iter'], int) or block['iter'] < 0:
@@ -122,10 +123,15 @@ class StagedModel(BaseModel):
             train['teacher_cache'] = 'off'
         check_choice(train.get('teacher_cache', 'off'), TEACHER_CACHES, 'train.teacher_cache')
         check_choice(train.get('teacher_ensemble', False), (True, False), 'train.teacher_ensemble')
-        for stage in cls.stages:
+        for stage in stages:
             net = build_and_load(opt, stage.network)
             if train['stages'][stage.name]['iter'] > 0:
                 cls.make_training_parts(opt, stage, net)
+
+    @classmethod
+    def stages_of(cls, opt: dict) -> tuple[Stage, ...]:
+        """The rows of the table that these options ask for."""
+        return cls.stages
 
     @classmethod
     def make_training_parts(cls, opt: dict, stage: Stage, net: nn.Module
@@ -149,6 +155,7 @@ class StagedModel(BaseModel):
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
         self.img_range = opt.get('img_range', 255)
+        self.stages = self.stages_of(opt) if self.is_train else ()
         networks = dict.fromkeys(name for stage in self.stages for name in (*stage.teachers, stage.network))
         networks = networks if self.is_train else ['g']
         self.nets = {name: self._build(name) for name in networks}
