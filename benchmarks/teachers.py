@@ -4,7 +4,7 @@
     python benchmarks/teachers.py -o results/teachers_sidd --noisy sidd_val/noisy --clean sidd_val/clean --every 4
 
 Each network trains for the same minutes (--minutes, turned into iterations once, by the first seed, so that the seeds
-are equal): the BNN, the LAN, AP-BSN, SDAP and AMSNet, then a U-Net student of each pair of teachers below, on the same
+are equal): the BNN, the LAN, SDAP and AMSNet, then a U-Net student of each pair of teachers below, on the same
 noisy images with the options of the train_cpu.yml files. What asking the teachers costs is the student's time. PSNR
 against the clean images, which no training sees. Stopped, the same command goes on.
 """
@@ -30,7 +30,7 @@ from basicsr_sassid.weights import read_weights
 
 # flat areas, textured areas; one alone teaches both
 STUDENTS = [('bnn', 'lan'), ('bnn',), ('sdap',), ('amsnet',), ('bnn', 'sdap'), ('bnn', 'amsnet'), ('sdap', 'lan'),
-            ('amsnet', 'lan'), ('apbsn',), ('bnn', 'apbsn')]
+            ('amsnet', 'lan')]
 NET_OF = {'bnn': ('sassid', 'bnn'), 'lan': ('sassid', 'lan')}  # of the others: (method, 'g')
 MOST_JUDGED = 16
 
