@@ -16,8 +16,10 @@ from basicsr_sassid.weights import read_weights
 class DistilledModel(StagedModel):
     """``network_g`` learns from one teacher, ``network_flat``: a BNN, or an AP-BSN, SDAP or AMSNet with all its passes.
 
-    ``path.pretrain_network_flat`` names a ``net_*.pth`` of a training; how the teacher is used (its passes, its range
-    of values) is taken from that file. With ``train.teacher_cache`` even a slow teacher is asked only once.
+    Here the teacher is given; to train an AP-BSN, SDAP or AMSNet and its student in one run, see SubImageModel's stage
+    ``unet``. ``path.pretrain_network_flat`` names a ``net_*.pth`` of a training, or an author's checkpoint; how the
+    teacher is used (its passes, its range of values) is taken from that file. With ``train.teacher_cache`` even a slow
+    teacher is asked only once.
     """
     stages = (Stage('unet', network='g', loss={'type': 'L1Loss'}, teachers=('flat',), cached=('flat',)),)
 

@@ -43,8 +43,9 @@ class Stage:
         network: the network it trains: option block ``network_<network>``, files ``net_<network>_*.pth``.
         loss: default option block of its loss, called as ``loss(prediction, *targets)``.
         teachers: the networks whose answers are the targets, in order; without any, the noisy image is the target.
-        cached: those of them that can be asked once about whole images: their answer on a patch is that patch of their
-            answer. Not so for a network that averages over its whole input.
+        cached: those of them that can be asked once about whole images, since their answer on a patch is that patch of
+            their answer; nearly so for a network that averages over its whole input, which is asked in windows as large
+            as a patch.
     """
     name: str
     network: str
