@@ -220,6 +220,11 @@ def test_a_student_is_one_more_stage(photographs, tmp_path, name):
     assert np.abs(model.output[0].permute(1, 2, 0).clamp(0, 1).numpy() - student(image)).max() < 1e-5, 'validation'
     asked = model.teach('bsn', model.lq * model.img_range)[0].permute(1, 2, 0) / model.img_range
     assert np.abs(asked.clamp(0, 1).numpy() - teacher(image)).max() < 1e-5
+    for network, block, passes in (('g', opt['network_g'], {}), ('bsn', opt['network_bsn'], model.inference)):
+        tested = {'name': 'test', 'model_type': name, 'num_gpu': 0, 'network_g': block, 'img_range': 255,
+                  'datasets': {'test': {'name': 'noisy', 'type': 'NoisyImageDataset', 'dataroot_lq': str(photographs)}},
+                  'path': {'pretrain_network_g': str(models / f'net_{network}_latest.pth')}, 'val': {}}
+        assert build_model(complete_options(tested, tmp_path, False)).inference == passes, 'as its file says'
     train(complete_options(opt, tmp_path / 'stopped', True), watch=lambda model, number: number == 9)
     train(complete_options(opt, tmp_path / 'stopped', True, auto_resume=True), watch=lambda *_: None)
     for network in ('bsn', 'g'):

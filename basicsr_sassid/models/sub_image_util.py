@@ -51,13 +51,13 @@ class SubImageModel(StagedModel):
 
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
-        self.inference = {**self.passes, **(opt.get('inference') or {})}
-        check_passes(self.inference, 'inference')
-        weights = opt['path'].get('pretrain_network_g')
-        if not self.is_train and weights:
+        usual, weights = self.passes, opt['path'].get('pretrain_network_g')
+        if weights and not self.is_train:  # its file knows better
             content = read_weights(weights)
-            if 'network' in content and 'inference' not in content:  # ours, and a student
-                self.inference = {}
+            usual = content.get('inference') or ({} if 'network' in content else usual)
+        # a student is used in one pass, whatever its teacher's options say
+        self.inference = {**usual, **(opt.get('inference') or {})} if usual else {}
+        check_passes(self.inference, 'inference')
 
     def training_loss(self, lq: Tensor) -> Tensor:
         return super().training_loss(lq) if self.stage.teachers else self.sub_image_loss(lq)
