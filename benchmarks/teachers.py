@@ -120,7 +120,7 @@ def main() -> None:
     database = folder / 'noisy.lmdb'
     if not database.exists():
         prepare_folder(list_images(noisy)[::args.every], database)
-    pairs = demo._pairs(noisy, clean)[::args.every]
+    pairs = demo._pairs(noisy, clean)
     pairs = pairs[::math.ceil(len(pairs) / MOST_JUDGED)]
     study = Study(folder, database, pairs, args.minutes, demo.SIMULATED_NETWORKS if simulated else {})
     for seed in range(args.seeds):
