@@ -18,6 +18,7 @@ from basicsr_sassid.train import train
 from conftest import tiny_options
 
 METHODS = ('APBSNModel', 'SDAPModel', 'AMSNetModel')
+ANY_NETWORK = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 1}
 
 
 def options(photographs, model: str, **changes) -> dict:
@@ -25,8 +26,7 @@ def options(photographs, model: str, **changes) -> dict:
     opt['name'], opt['model_type'] = model, model
     opt['datasets']['train']['patch_size'] = 30
     del opt['network_bnn'], opt['network_lan']
-    opt['network_g'] = ({'type': 'DenoisingUNet', 'dim': 4} if model == 'AMSNetModel'
-                        else {'type': 'DBSNl', 'dim': 8, 'num_module': 2})
+    opt['network_g'] = {**ANY_NETWORK} if model == 'AMSNetModel' else {'type': 'DBSNl', 'dim': 8, 'num_module': 2}
     opt['train']['stages'] = {'bsn': {'iter': 6, 'optim': {'type': 'Adam', 'lr': 1e-3},
                                       'scheduler': {'type': 'CosineAnnealingLR'}}}
     opt['train'].update(changes)
@@ -135,7 +135,7 @@ def test_what_each_does_in_use(photographs, tmp_path):
 
 
 @pytest.mark.parametrize('block', [
-    {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 1},
+    ANY_NETWORK,
     {'type': 'RIDNet', 'in_channels': 3, 'mid_channels': 16, 'out_channels': 3, 'num_block': 1, 'img_range': 1},
     {'type': 'SwinIR', 'img_size': 8, 'window_size': 2, 'embed_dim': 6, 'depths': [2], 'num_heads': [2]},
     {'type': 'SRVGGNetCompact', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_conv': 1, 'upscale': 1}],
@@ -178,6 +178,13 @@ def test_amsnet_takes_a_network_that_wants_multiples(photographs, tmp_path):
     train(complete_options(opt, tmp_path, True), watch=lambda *_: None)
     denoise = Denoiser(tmp_path / 'experiments/AMSNetModel/models/net_g_latest.pth', 'cpu')
     assert denoise(np.zeros((13, 22, 3), np.uint8)).shape == (13, 22, 3)
+
+
+def test_a_network_that_would_learn_beside_padding_is_named(photographs, tmp_path):
+    opt = options(photographs, 'AMSNetModel')
+    opt['network_g'] = {'type': 'DenoisingUNet', 'dim': 4}
+    with pytest.warns(UserWarning, match='DenoisingUNet pads the sub-images of 6 pixels to a multiple of 32.*of 160'):
+        complete_options(opt, tmp_path, True)
 
 
 def test_a_super_resolution_network_is_refused(photographs, tmp_path):
@@ -274,7 +281,7 @@ def taught(tmp_path_factory):
 
 def distilling(taught, model: str, **networks) -> dict:
     opt = tiny_options(taught['noisy'])
-    blocks = {'bnn': opt.pop('network_bnn'), 'amsnet': {'type': 'DenoisingUNet', 'dim': 4}}
+    blocks = {'bnn': opt.pop('network_bnn'), 'amsnet': {**ANY_NETWORK}}
     del opt['network_lan']
     opt.update(name=model, model_type=model)
     opt['train']['stages'] = {'unet': opt['train']['stages']['unet']}

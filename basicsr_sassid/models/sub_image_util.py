@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any, ClassVar
 
 import torch
@@ -90,6 +91,11 @@ def check_size(opt: dict, name: str, side: int, multiple_of: int) -> None:
     """Refuse a network that does not take what it will be given, or gives other than its size. Raises UserError."""
     where = f'network_{name}: {opt[f"network_{name}"]["type"]}'
     net = build_and_load(opt, name).eval()
+    wanted = getattr(net, 'multiple_of', 1)
+    if side % wanted:
+        warnings.warn(f'{where} pads the sub-images of {side} pixels to a multiple of {wanted}: it would learn beside '
+                      'mirrored borders, and err at those of photographs. Choose a datasets.train.patch_size that is a '
+                      f'multiple of {wanted * opt["train"]["stride"]}.', stacklevel=2)
     other = (side // multiple_of + 1) * multiple_of
     for size, advice in ((side, 'the sub-images: datasets.train.patch_size / train.stride'),
                          (other, 'photographs have any size; set inference.multiple_of to what it wants')):
