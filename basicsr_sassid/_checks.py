@@ -41,6 +41,12 @@ def check_choice(value: object, choices: Iterable[object], where: str) -> None:
         raise UserError(f'{where}: expected one of {", ".join(map(str, choices))}, got {value!r}')
 
 
+def check_number(value: object, least: int, where: str) -> None:
+    """Refuse what is no whole number, or a smaller one; YAML's yes and no are none."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(f'{where}: expected a number >= {least}, got {value!r}')
+
+
 def existing(path: str | os.PathLike, where: str) -> Path:
     """``path`` with ~ expanded. Raises UserError if nothing is there."""
     found = Path(path).expanduser()

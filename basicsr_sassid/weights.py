@@ -1,6 +1,7 @@
 """Networks from option blocks, and weights from files: ours, BasicSR's, the authors'."""
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pickle
@@ -14,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from basicsr_sassid._checks import UserError, check_registered, existing
+from basicsr_sassid._checks import UserError, check_choice, check_keys, check_number, check_registered, existing
 from basicsr_sassid._files import written_whole
 from basicsr_sassid.archs.official_util import describe_state, from_official, unwrapped
+from basicsr_sassid.archs.subsample_util import REFINEMENTS, denoise_in_passes
 
 
 def build_network(block: dict | None, where: str) -> nn.Module:
@@ -28,6 +30,21 @@ def build_network(block: dict | None, where: str) -> nn.Module:
         return _build_network(block)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f'{where}: {error}') from error
+
+
+def check_passes(block: object, where: str) -> None:
+    """Refuse arguments that :func:`denoise_in_passes` does not take. Raises UserError that names ``where``."""
+    check_keys(block, list(inspect.signature(denoise_in_passes).parameters)[2:], where)
+    check_choice(block.get('refine', 'none'), REFINEMENTS, f'{where}.refine')
+    check_choice(block.get('by_channel', False), (True, False), f'{where}.by_channel')
+    for key, least in (('stride', 1), ('parts', 0), ('mosaic_pad', 0), ('times', 1), ('multiple_of', 1), ('seed', 0)):
+        if key in block and not (key == 'mosaic_pad' and block[key] is None):
+            check_number(block[key], least, f'{where}.{key}')
+    if block.get('parts') == 1:
+        raise UserError(f'{where}.parts: 1 would hide the whole image; 2 or more, or 0 for a network that sees all')
+    share = block.get('share', 0)
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        raise UserError(f'{where}.share: expected a number between 0 and 1, got {share!r}')
 
 
 def read_weights(path: str | os.PathLike) -> dict:

@@ -4,9 +4,9 @@
     python benchmarks/teachers.py -o results/teachers_sidd --noisy sidd_val/noisy --clean sidd_val/clean --every 4
 
 Each network trains for the same minutes (--minutes, turned into iterations once, by the first seed, so that the seeds
-are equal): the BNN, the LAN, SDAP and AMSNet, then a U-Net student of each pair of teachers below, on the same
-noisy images with the options of the train_cpu.yml files. What asking the teachers costs is the student's time. PSNR
-against the clean images, which no training sees. Stopped, the same command goes on.
+are equal): the BNN, the LAN, SDAP and AMSNet, then a U-Net student of each pair of teachers below, or of one alone, on
+the same noisy images with the options of the train_cpu.yml files. What asking the teachers costs is the student's time.
+PSNR against the clean images, which no training sees. Stopped, the same command goes on.
 """
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class Study:
             if block in opt:
                 opt[block].update(changes)
         path = self._train(opt, method) / f'net_{network}_latest.pth'
-        self.judge(name, seed, path)
+        # the BNN as it teaches: in patches
+        self.judge(name, seed, path, **({'tile': 64, 'overlap': 32} if name == 'bnn' else {}))
         return path
 
     def student(self, teachers: tuple[str, ...], seed: int) -> None:
@@ -66,10 +67,10 @@ class Study:
             opt['path'][f'pretrain_network_{role}'] = str(file)
         self.judge(f'student of {label}', seed, self._train(opt, f'student of {label}') / 'net_g_latest.pth')
 
-    def judge(self, label: str, seed: int, weights: Path) -> None:
+    def judge(self, label: str, seed: int, weights: Path, **use: int) -> None:
         row = self.figures.setdefault(label, {})
         if str(seed) not in row:
-            row[str(seed)] = mean_psnr(Denoiser(weights, 'cpu'), self.pairs)
+            row[str(seed)] = mean_psnr(Denoiser(weights, 'cpu', **use), self.pairs)
             write_json(self.figures, self.figures_file)
             print(f'{label}, seed {seed}: {row[str(seed)]:.2f} dB', flush=True)
 
@@ -115,6 +116,10 @@ def main() -> None:
     args = parser.parse_args()
     folder = Path(args.output).resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    asked = {key: value for key, value in vars(args).items() if key not in ('output', 'seeds')}
+    if (folder / 'asked.json').exists() and json.loads((folder / 'asked.json').read_text()) != asked:
+        sys.exit(f'{folder} holds a study of {(folder / "asked.json").read_text()}; choose another folder')
+    write_json(asked, folder / 'asked.json')
     simulated = args.noisy is None
     noisy, clean = demo._simulate(folder / 'photographs') if simulated else (Path(args.noisy), Path(args.clean))
     database = folder / 'noisy.lmdb'

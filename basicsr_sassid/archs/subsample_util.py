@@ -10,10 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from basicsr_sassid._checks import UserError, check_choice, check_keys
-
 REFINEMENTS = ('none', 'again', 'replace')
-PASSES = ('stride', 'parts', 'mosaic_pad', 'refine', 'share', 'times', 'by_channel', 'multiple_of', 'seed')
 
 
 def shuffle_down(x: Tensor, stride: int) -> Tensor:
@@ -148,7 +145,7 @@ def denoise_in_passes(net: Callable[[Tensor], Tensor], x: Tensor, stride: int = 
     generator = torch.Generator(x.device).manual_seed(seed)
 
     def fitted(y: Tensor) -> Tensor:
-        return in_multiples(net, y, multiple_of)
+        return in_multiples(net, y, multiple_of).float()  # what is summed and put together is so in float32
 
     def answer(y: Tensor) -> Tensor:
         return fill_masked(fitted, y, parts, generator) if parts else fitted(y)
@@ -162,12 +159,3 @@ def denoise_in_passes(net: Callable[[Tensor], Tensor], x: Tensor, stride: int = 
     if refine == 'replace':
         return replace_and_refine(within_mirrors, x, result, share, times, by_channel, generator)
     return result
-
-
-def check_passes(block: dict, where: str) -> None:
-    """Refuse arguments that :func:`denoise_in_passes` does not take. Raises UserError that names ``where``."""
-    check_keys(block, PASSES, where)
-    check_choice(block.get('refine', 'none'), REFINEMENTS, f'{where}.refine')
-    for key, least in (('stride', 1), ('parts', 0), ('mosaic_pad', 0), ('times', 1), ('multiple_of', 1)):
-        if block.get(key) is not None and (not isinstance(block[key], int) or block[key] < least):
-            raise UserError(f'{where}.{key}: expected a number >= {least}, got {block[key]!r}')

@@ -20,6 +20,7 @@ from basicsr_sassid.noise import Noise, SpectralDenoiser, estimate_noise
 from basicsr_sassid.noise.estimate import MAX_LAG
 from basicsr_sassid.noise.risk import best_mixture
 from basicsr_sassid.noise.spectral import local_intensity, relative_level
+from basicsr_sassid.weights import check_passes
 
 Run = Callable[[np.ndarray], np.ndarray]  # (H, W, 3) uint8 RGB to the same
 _TUNED_ON = 5  # pairs, for a setting that the clean images choose
@@ -72,6 +73,8 @@ def check_method(name: str, block: object, trainings: dict[str, Any]) -> None:
     check_keys(block, ['type', *METHODS[block['type']][1]], where)
     if block['type'] in ('denoiser', 'mixture') and ('training' in block) == ('weights' in block):
         raise UserError(f'{where}: expected weights (a file) or training (one of {", ".join(trainings) or "none"})')
+    if 'passes' in block:
+        check_passes(block['passes'], f'{where}.passes')
     if 'training' in block:
         check_choice(block['training'], trainings, f'{where}.training')
 

@@ -1,6 +1,7 @@
 """Denoiser: weights in, a function from noisy to clean images out."""
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 from basicsr_sassid._checks import UserError, check_choice
 from basicsr_sassid._device import PRECISIONS, choose_device, choose_dtype
 from basicsr_sassid.archs.official_util import network_of
-from basicsr_sassid.archs.subsample_util import check_passes, denoise_in_passes
+from basicsr_sassid.archs.subsample_util import denoise_in_passes
 from basicsr_sassid.archs.symmetry_util import over_symmetries
 from basicsr_sassid.inference.tiling import tiles
-from basicsr_sassid.weights import build_network, load_state, read_weights, state_dict_of
+from basicsr_sassid.weights import build_network, check_passes, load_state, read_weights, state_dict_of
 
 
 class Denoiser:
@@ -26,7 +27,7 @@ class Denoiser:
         device: ``'auto'`` (a GPU if there is one), or torch's name of a device.
         tile: side of a tile in pixels, a multiple of 32; 0: the image in one piece.
         overlap: how far a tile sees beyond its part, a multiple of 32; from 128 on, tiled and whole are the same
-            to rounding.
+            to rounding, but for methods that draw masks: a tile has its own draws.
         self_ensemble: mean over the eight flips and turns: slightly better, eight times slower.
         precision: of the network's inner layers: ``'fp32'``, ``'bf16'``, ``'fp16'``, or ``'auto'``: bf16 where the
             hardware has it, and the network is ours: its last layer stays in float32. So does arithmetic on pixels.
@@ -34,7 +35,7 @@ class Denoiser:
         network: option block of any network of BasicSR's registry, ``{type: NAME, ...}``; by default as the file says.
         img_range: value of white for the network; by default as the file says, and 1 with ``network``.
         passes: how the network is used, the arguments of :func:`denoise_in_passes`; by default as the file says. AP-BSN
-            without R3: ``{'stride': 2}``; one plain pass: ``{}``.
+            without R3: ``{'stride': 2}``; one plain pass: ``{}``. ``multiple_of`` is kept, being the network's.
 
     Raises:
         UserError: the file is no weights file, or not of a network known here; the device is not there.
@@ -57,18 +58,26 @@ class Denoiser:
         self.net = build_network(block, str(weights))
         load_state(self.net, state, weights)
         self.img_range = img_range or content.get('img_range', 1 if network else 255)
-        self.passes = (content.get('inference') or {}) if passes is None else passes
+        used = content.get('inference') or {}
+        own = {'multiple_of': used['multiple_of']} if 'multiple_of' in used else {}  # the network's, not the method's
+        self.passes = used if passes is None else {**own, **passes}
         check_passes(self.passes, 'passes')
         self.device = choose_device(device)
         check_choice(precision, PRECISIONS, 'precision')
-        self.dtype = choose_dtype('fp32' if network and precision == 'auto' else precision, self.device)
+        is_ours = type(self.net).__module__.startswith('basicsr_sassid.')
+        self.dtype = choose_dtype(precision if is_ours or precision != 'auto' else 'fp32', self.device)
         self.net.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
-        self.multiple_of = getattr(self.net, 'multiple_of', 1)
+        wanted = getattr(self.net, 'multiple_of', 1)
+        if tile < 0 or tile % wanted or overlap < 0 or overlap % wanted:
+            raise UserError(f'tile and overlap: expected multiples of {wanted}, got {tile} and {overlap}')
         # a network that averages over its whole input is another function on a tile
-        self.tile = 0 if any(isinstance(module, nn.AdaptiveAvgPool2d) for module in self.net.modules()) else tile
-        self.overlap, self.self_ensemble = overlap, self_ensemble
-        if tile < 0 or tile % self.multiple_of or overlap < 0 or overlap % self.multiple_of:
-            raise UserError(f'tile and overlap: expected multiples of {self.multiple_of}, got {tile} and {overlap}')
+        whole = tile == 0 or any(isinstance(module, nn.AdaptiveAvgPool2d) for module in self.net.modules())
+        # tiles start on the network's grid in every sub-image, and see as far there
+        stride = self.passes.get('stride', 1)
+        self.multiple_of = stride * math.lcm(wanted, self.passes.get('multiple_of', 1))
+        self.tile, self.overlap = (-(-pixels // self.multiple_of) * self.multiple_of
+                                   for pixels in (0 if whole else tile, overlap * stride))
+        self.self_ensemble = self_ensemble
 
     def __call__(self, image: np.ndarray, progress: Callable[[float], None] | None = None) -> np.ndarray:
         """Denoise one image.

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import functools
 
+import torch
 from basicsr.losses import build_loss
 from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
 from torch import Tensor, nn
 
-from basicsr_sassid._checks import UserError, check_registered
+from basicsr_sassid._checks import UserError, check_keys, check_number, check_registered
 from basicsr_sassid.archs.subsample_util import fill_masked, random_parts, shuffle_down, shuffle_up
 from basicsr_sassid.models.staged_model import Stage
 from basicsr_sassid.models.sub_image_util import SubImageModel
@@ -29,28 +30,34 @@ class AMSNetModel(SubImageModel):
     Option keys beside SubImageModel's, in ``train``: ``parts`` (2: half of the pixels are hidden in training),
     ``prior`` (``{type: WeightedTVLoss, loss_weight: 0.01}``: a loss of one image).
     """
-    stages = (
-        Stage('bsn', network='bsn', loss={'type': 'L1Loss'}),
-        Stage('prior', network='bsn', loss={'type': 'L1Loss'}),
-        Stage('unet', network='g', loss={'type': 'L1Loss'}, teachers=('bsn',), cached=('bsn',)),
-    )
+    stages = (SubImageModel.stages[0], Stage('prior', network='bsn', loss={'type': 'L1Loss'}), SubImageModel.stages[1])
     train_keys = (*SubImageModel.train_keys, 'parts', 'prior')
+    shared_keys = ('parts',)
     passes = {'stride': 2, 'parts': 2, 'refine': 'replace'}
 
     @classmethod
     def check_options(cls, opt: dict) -> None:
+        check_number(opt['train'].get('parts', 2), 2, 'train.parts')
         super().check_options(opt)
-        parts = opt['train'].get('parts', 2)
-        if not isinstance(parts, int) or parts < 2:
-            raise UserError(f'train.parts: expected a number >= 2 (one of so many pixels is hidden), got {parts!r}')
-        cls.make_prior(opt)
+        if 'prior' in opt['train']['stages']:
+            cls.make_prior(opt)
+        elif 'prior' in opt['train']:
+            raise UserError('train.prior: it is of the stage prior, which train.stages does not have')
 
     @staticmethod
     def make_prior(opt: dict) -> nn.Module:
         """Raises UserError."""
-        block = {'type': 'WeightedTVLoss', 'loss_weight': 0.01, **(opt['train'].get('prior') or {})}
+        block = opt['train'].get('prior') or {}
+        check_keys(block, block, 'train.prior')
+        if block.get('type', 'WeightedTVLoss') == 'WeightedTVLoss':
+            block = {'type': 'WeightedTVLoss', 'loss_weight': 0.01, **block}
         check_registered(LOSS_REGISTRY, block, 'train.prior')
-        return build_loss(block)
+        try:
+            prior = build_loss(block)
+            prior(torch.zeros(1, 3, 8, 8)).item()
+        except Exception as error:  # a loss of anybody's
+            raise UserError(f'train.prior: expected a loss of one image, that is one number: {error}') from error
+        return prior
 
     def sub_image_loss(self, lq: Tensor) -> Tensor:
         stride, parts = self.opt['train']['stride'], self.opt['train'].get('parts', 2)

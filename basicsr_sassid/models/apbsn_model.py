@@ -7,6 +7,7 @@ from __future__ import annotations
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
+from basicsr_sassid._checks import check_number
 from basicsr_sassid.archs.subsample_util import in_sub_images
 from basicsr_sassid.models.sub_image_util import SubImageModel
 
@@ -17,10 +18,18 @@ class APBSNModel(SubImageModel):
     and is used on those 2 apart, where more of the detail is left; then random-replacing refinement (R3).
 
     Option key beside SubImageModel's, in ``train``: ``mosaic_pad`` (2, as released: the sub-images lie in one image
-    with so many zeros around each; ``~``: they are images of a batch, and cannot see each other); in ``inference`` too.
+    with so many zeros around each; ``~``: they are images of a batch, and cannot see each other), which that of
+    ``inference`` follows.
     """
     train_keys = (*SubImageModel.train_keys, 'mosaic_pad')
+    shared_keys = ('mosaic_pad',)
     passes = {'stride': 2, 'mosaic_pad': 2, 'refine': 'replace', 'by_channel': True}
+
+    @classmethod
+    def check_options(cls, opt: dict) -> None:
+        if opt['train'].get('mosaic_pad') is not None:
+            check_number(opt['train']['mosaic_pad'], 0, 'train.mosaic_pad')
+        super().check_options(opt)
 
     def sub_image_loss(self, lq: Tensor) -> Tensor:
         with self.autocast():

@@ -29,7 +29,7 @@ from basicsr_sassid._device import PRECISIONS, choose_dtype
 from basicsr_sassid._files import save_torch
 from basicsr_sassid.data.teacher_cache import TeacherCache, fingerprint
 from basicsr_sassid.models.teacher_util import ask, asked_pixels
-from basicsr_sassid.weights import build_network, load_weights
+from basicsr_sassid.weights import build_network, load_weights, read_weights
 
 TEACHER_CACHES = ('auto', 'lmdb', 'memory', 'off')
 
@@ -93,6 +93,7 @@ class StagedModel(BaseModel):
         """
         train = opt['train']
         check_keys(train, cls.train_keys, 'train', required=['stages'])
+        check_keys(train['stages'], [stage.name for stage in cls.stages], 'train.stages')
         stages = cls.stages_of(opt)
         names = [stage.name for stage in stages]
         check_keys(train['stages'], names, 'train.stages', required=names)
@@ -126,6 +127,10 @@ class StagedModel(BaseModel):
         check_choice(train.get('teacher_ensemble', False), (True, False), 'train.teacher_ensemble')
         for stage in stages:
             net = build_and_load(opt, stage.network)
+            found = given_file(opt, stage.network).get('img_range')
+            if found not in (None, opt.get('img_range', 255)):
+                raise UserError(f'path.pretrain_network_{stage.network}: these weights take white as {found:g}, and '
+                                f'img_range is {opt.get("img_range", 255):g}. Set img_range: {found:g}')
             if train['stages'][stage.name]['iter'] > 0:
                 cls.make_training_parts(opt, stage, net)
 
@@ -155,7 +160,8 @@ class StagedModel(BaseModel):
 
     def __init__(self, opt: dict) -> None:
         super().__init__(opt)
-        self.img_range = opt.get('img_range', 255)
+        given = {} if self.is_train else given_file(opt, 'g')
+        self.img_range = opt.get('img_range') or given.get('img_range', 255)
         self.stages = self.stages_of(opt) if self.is_train else ()
         networks = dict.fromkeys(name for stage in self.stages for name in (*stage.teachers, stage.network))
         networks = networks if self.is_train else ['g']
@@ -411,8 +417,16 @@ class StagedModel(BaseModel):
         for metric, value in self.metric_results.items():
             self._update_best_metric_result(record, metric, value, current_iter)
         self._log_metrics(dataset_name, label, self.metric_results, best, current_iter, tb_logger)
-        if self.is_train and metrics and best[next(iter(metrics))]['iter'] == current_iter:
+        if self.is_train and metrics and self._is_best(dataset_name, next(iter(metrics)), current_iter):
             self._save_net(self.stage.network, 'best')
+
+    def _is_best(self, dataset_name: str, metric: str, current_iter: int) -> bool:
+        """Whether this iteration has the best ``metric`` of all stages that train the running stage's network."""
+        records = [self.best_metric_results.get(f'{dataset_name}/{stage.name}', {}).get(metric)
+                   for stage in self.stages if stage.network == self.stage.network]
+        records = [record for record in records if record]
+        best = (max if records[0]['better'] == 'higher' else min)(records, key=lambda record: record['val'])
+        return best['iter'] == current_iter
 
     def _over_all_processes(self, count: int, sums: dict[str, float]) -> tuple[int, dict[str, float]]:
         if not self.opt['dist']:
@@ -505,6 +519,12 @@ def build_and_load(opt: dict, name: str) -> nn.Module:
         load_weights(net, path, key=opt['path'].get(f'param_key_{name}'),
                      strict=opt['path'].get(f'strict_load_{name}', True))
     return net
+
+
+def given_file(opt: dict, name: str) -> dict[str, Any]:
+    """What the file of ``path.pretrain_network_<name>`` holds; nothing where none is given. Raises UserError."""
+    path = opt['path'].get(f'pretrain_network_{name}')
+    return read_weights(path) if path else {}
 
 
 def make_optimizer(net: nn.Module, block: dict, where: str) -> torch.optim.Optimizer:
