@@ -13,7 +13,7 @@ import yaml
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
-from basicsr_sassid._checks import UserError, check_keys, check_type, existing
+from basicsr_sassid._checks import UserError, check_keys, check_number, check_type, existing
 
 _TOP = ('name', 'model_type', 'scale', 'img_range', 'num_gpu', 'manual_seed', 'datasets', 'path', 'train', 'val',
         'logger', 'dist_params', 'find_unused_parameters', 'inference')
@@ -145,8 +145,7 @@ def _complete_dataset(name: str, dataset: dict, scale: int, is_train: bool) -> N
     check_type(DATASET_REGISTRY, dataset['type'], f'{where}.type')
     if phase == 'train':
         for key, least in (('batch_size_per_gpu', 1), ('num_worker_per_gpu', 0)):
-            if not isinstance(dataset.setdefault(key, least), int) or dataset[key] < least:
-                raise UserError(f'{where}.{key}: expected a number >= {least}, got {dataset[key]!r}')
+            check_number(dataset.setdefault(key, least), least, f'{where}.{key}')
     dataset.update(phase=phase, scale=scale)
     if dataset['type'] != 'NoisyImageDataset':
         dataset.setdefault('io_backend', {'type': 'lmdb' if str(dataset['dataroot_lq']).endswith('.lmdb') else 'disk'})

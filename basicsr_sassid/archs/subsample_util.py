@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from basicsr_sassid.archs.unet_util import pad_to_multiple
+
 REFINEMENTS = ('none', 'again', 'replace')
 
 
@@ -51,16 +53,10 @@ def from_mosaic(x: Tensor, stride: int, pad: int) -> Tensor:
     return tiles[..., pad:h // stride - pad, pad:w // stride - pad]
 
 
-def mirrored(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
-    """x with its border mirrored; an image too small for that repeats its edge."""
-    pad = (left, right, top, bottom)
-    return F.pad(x, pad, mode='reflect' if min(x.shape[-2:]) > max(pad) else 'replicate')
-
-
 def in_multiples(net: Callable[[Tensor], Tensor], x: Tensor, multiple_of: int) -> Tensor:
     """A network that wants sides that are multiples, on any H and W: mirrored to the right and below, then cropped."""
     h, w = x.shape[-2:]
-    return net(mirrored(x, 0, -w % multiple_of, 0, -h % multiple_of))[..., :h, :w]
+    return net(pad_to_multiple(x, multiple_of, 'reflect'))[..., :h, :w]
 
 
 def in_sub_images(net: Callable[[Tensor], Tensor], x: Tensor, stride: int, mosaic_pad: int | None = None) -> Tensor:
@@ -151,8 +147,10 @@ def denoise_in_passes(net: Callable[[Tensor], Tensor], x: Tensor, stride: int = 
         return fill_masked(fitted, y, parts, generator) if parts else fitted(y)
 
     def within_mirrors(y: Tensor) -> Tensor:
-        pad = mosaic_pad or 0
-        return answer(mirrored(y, pad, pad, pad, pad))[..., pad:pad + y.shape[-2], pad:pad + y.shape[-1]]
+        if not mosaic_pad:
+            return answer(y)
+        mode = 'reflect' if min(y.shape[-2:]) > mosaic_pad else 'replicate'  # too small for that: its edge
+        return answer(F.pad(y, (mosaic_pad,) * 4, mode=mode))[..., mosaic_pad:-mosaic_pad, mosaic_pad:-mosaic_pad]
     result = in_sub_images(answer, x, stride, mosaic_pad)
     if refine == 'again':
         return answer(result)

@@ -18,7 +18,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from tqdm import tqdm
 
 from basicsr_sassid import __version__
-from basicsr_sassid._checks import UserError, check_choice, check_keys, check_type, existing
+from basicsr_sassid._checks import UserError, check_choice, check_keys, check_number, check_type, existing
 from basicsr_sassid._device import choose_device
 from basicsr_sassid._files import content_digest, make_folder, written_whole
 from basicsr_sassid._options import complete_options, options_file, read_options
@@ -90,9 +90,8 @@ def check_benchmark(opt: dict[str, Any]) -> None:
         explain(name)
     sheet = opt.get('sheet') or {}
     check_keys(sheet, ('images', 'methods'), 'sheet')
-    if not isinstance(sheet.get('images', 3), int) or sheet.get('images', 3) < 1:
-        raise UserError(f'sheet.images: expected a number >= 1, got {sheet["images"]!r}')
-    for method in (opt.get('sheet') or {}).get('methods') or ():
+    check_number(sheet.get('images', 3), 1, 'sheet.images')
+    for method in sheet.get('methods') or ():
         check_choice(method, opt['methods'], 'sheet.methods')
     trainings = opt.get('trainings') or {}
     for name, block in trainings.items():
@@ -105,8 +104,7 @@ def check_benchmark(opt: dict[str, Any]) -> None:
     for name, block in opt['datasets'].items():
         check_keys(block, block if isinstance(block, dict) else (), f'datasets.{name}',
                    required=['dataroot_lq', 'dataroot_gt'])
-        if not isinstance(block.get('every', 1), int) or block.get('every', 1) < 1:
-            raise UserError(f'datasets.{name}.every: expected a number >= 1, got {block["every"]!r}')
+        check_number(block.get('every', 1), 1, f'datasets.{name}.every')
 
 
 def read_pairs(name: str, block: dict[str, Any]) -> Pairs:
