@@ -110,29 +110,29 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_option_flags(parser: argparse.ArgumentParser) -> None:
-    from basicsr_sassid._options import add_arguments
+    from basicsr_sassid.training.launch import add_arguments
     add_arguments(parser)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    from basicsr_sassid._run import on_error  # after parsing: torch takes seconds to import
+    from basicsr_sassid.utils.errors import cli_errors  # after parsing: torch takes seconds to import
     command = {'train': _train, 'test': _test, 'prepare': _prepare, 'denoise': _denoise, 'submit': _submit,
                'clean': _clean, 'noise': _noise, 'benchmark': _benchmark, 'export': _export, 'demo': _demo
                }[args.command]
     goes_on = args.command in ('clean', 'prepare', 'benchmark') or getattr(args, 'server', None) == 'dnd'
     interrupted = {'interrupted': 'the same command goes on from here'} if goes_on else {}
-    on_error(command, **interrupted)(args)
+    cli_errors(command, **interrupted)(args)
 
 
 def _train(args: argparse.Namespace) -> None:
-    from basicsr_sassid.train import run
-    run(args)
+    from basicsr_sassid.training.launch import launch
+    launch(args, is_train=True)
 
 
 def _test(args: argparse.Namespace) -> None:
-    from basicsr_sassid.test import run
-    run(args)
+    from basicsr_sassid.training.launch import launch
+    launch(args, is_train=False)
 
 
 def _prepare(args: argparse.Namespace) -> None:
@@ -158,7 +158,7 @@ def _prepare_dataset(args: argparse.Namespace) -> None:
 
 
 def _submit(args: argparse.Namespace) -> None:
-    from basicsr_sassid.benchmark import submission
+    from basicsr_sassid.evaluation import submission
     if args.server == 'check':
         print(submission.check_submission(args.submission))
         return
@@ -168,8 +168,8 @@ def _submit(args: argparse.Namespace) -> None:
 
 
 def _denoise(args: argparse.Namespace) -> None:
-    from basicsr_sassid._checks import UserError
     from basicsr_sassid.inference.files import denoise_files
+    from basicsr_sassid.utils.errors import UserError
     if args.weights is None:  # none are shipped: benchmarks/ready_weights.py
         raise UserError('--weights: which network? Without one, sassid clean --effort instant needs no training, and '
                         'sassid clean trains one on your photographs.')
@@ -182,7 +182,7 @@ def _denoise(args: argparse.Namespace) -> None:
 
 
 def _clean(args: argparse.Namespace) -> None:
-    from basicsr_sassid.clean import clean_photos
+    from basicsr_sassid.pipeline.api import clean_photos
     blind_size = args.blind_size if args.blind_size == 'auto' else _whole_number(args.blind_size, '--blind-size')
     failed = clean_photos(args.photos, args.output, args.effort, args.minutes, args.weights, args.save_weights,
                           args.device, blind_size, args.strength, args.chroma, args.seed)
@@ -191,7 +191,7 @@ def _clean(args: argparse.Namespace) -> None:
 
 
 def _whole_number(text: str, where: str) -> int:
-    from basicsr_sassid._checks import UserError
+    from basicsr_sassid.utils.errors import UserError
     try:
         return int(text)
     except ValueError as error:
@@ -203,7 +203,7 @@ def _noise(args: argparse.Namespace) -> None:
     found = survey_files(args.photos)
     print(describe(found))
     if args.output:
-        from basicsr_sassid.noise.figure import draw
+        from basicsr_sassid.noise.plot import draw
         draw(found.noise, args.output)
         print(f'\nFigure: {args.output}')
     for file, reason in found.failed.items():
@@ -211,8 +211,8 @@ def _noise(args: argparse.Namespace) -> None:
 
 
 def _benchmark(args: argparse.Namespace) -> None:
-    from basicsr_sassid._options import read_options
-    from basicsr_sassid.benchmark import run_benchmark
+    from basicsr_sassid.evaluation.runner import run_benchmark
+    from basicsr_sassid.training.options import read_options
     run_benchmark(read_options(args.opt, args.force_yml))
 
 

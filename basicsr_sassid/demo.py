@@ -14,18 +14,19 @@ import numpy as np
 import skimage.data
 from basicsr.metrics import calculate_psnr, calculate_ssim
 
-from basicsr_sassid._checks import UserError, existing
-from basicsr_sassid._options import complete_options, options_file, read_options
-from basicsr_sassid.benchmark.methods import Given, build_method
-from basicsr_sassid.benchmark.sheet import CROP, busiest, draw_sheet
-from basicsr_sassid.clean.mixture import Mixture
-from basicsr_sassid.data.camera_noise import simulate_camera
-from basicsr_sassid.data.image_util import Photo, list_images, read_photo, write_photo
 from basicsr_sassid.data.prepare.folder import prepare_folder
+from basicsr_sassid.evaluation.crop_grid import CROP, busiest, draw_crop_grid
+from basicsr_sassid.evaluation.methods import MethodContext, build_method
+from basicsr_sassid.inference.blend import BlendedDenoiser
 from basicsr_sassid.inference.denoiser import Denoiser
-from basicsr_sassid.noise import SpectralDenoiser, estimate_noise
-from basicsr_sassid.noise.risk import best_mixture
-from basicsr_sassid.train import train
+from basicsr_sassid.inference.spectral import SpectralDenoiser
+from basicsr_sassid.inference.sure import optimal_blend_weight
+from basicsr_sassid.io.photo import Photo, list_images, read_photo, write_photo
+from basicsr_sassid.noise.estimate import estimate_noise
+from basicsr_sassid.noise.synthetic import simulate_camera
+from basicsr_sassid.training.loop import train
+from basicsr_sassid.training.options import options_file, read_options, resolve_options
+from basicsr_sassid.utils.errors import UserError, require_path
 
 SIMULATED_SCALE = 0.25  # of train_cpu.yml's iterations: enough for the simulated set
 # the simulated noise is correlated over 2 pixels, not over 4 as the paper's default assumes; and what the LAN sees
@@ -57,7 +58,7 @@ def run_demo(output: str | os.PathLike, noisy: str | None = None, clean: str | N
     if noisy is None:
         noisy_folder, clean_folder = _simulate(output / 'photographs')
     else:
-        noisy_folder, clean_folder = existing(noisy, '--noisy'), clean and existing(clean, '--clean')
+        noisy_folder, clean_folder = require_path(noisy, '--noisy'), clean and require_path(clean, '--clean')
     scale = scale if scale is not None else (SIMULATED_SCALE if noisy is None else 1.)
     models = _train(noisy_folder, output, scale, SIMULATED_NETWORKS if noisy is None else {})
     trained = time.time()
@@ -73,7 +74,7 @@ def run_demo(output: str | os.PathLike, noisy: str | None = None, clean: str | N
     (output / 'table.json').write_text(json.dumps(
         {'pairs': len(pairs), 'iterations_scale': scale, 'training_seconds': round(trained - started),
          'seconds': round(time.time() - started), 'methods': table}, indent=2))
-    write_photo(Photo(draw_sheet([_crops(picture) for picture in pictures])), output / 'comparison.png')
+    write_photo(Photo(draw_crop_grid([_crops(picture) for picture in pictures])), output / 'comparison.png')
     print(f'\nPicture: {output / "comparison.png"}\nDenoise other photographs with this noise:\n'
           f'  sassid denoise PHOTOS -o OUT --weights {models / "net_g_latest.pth"}')
     return table
@@ -110,7 +111,7 @@ def _train(noisy: Path, output: Path, scale: float, networks: dict[str, dict]) -
     for block in opt['train']['stages'].values():
         block['iter'] = max(round(block['iter'] * scale), 1)
     models = output / 'experiments' / 'demo' / 'models'
-    opt = complete_options(opt, output, True, auto_resume=not (models / 'net_g_latest.pth').exists())
+    opt = resolve_options(opt, output, True, auto_resume=not (models / 'net_g_latest.pth').exists())
     train(opt, str(opt_file))
     return models
 
@@ -144,9 +145,9 @@ def _methods(pairs: list[tuple[np.ndarray, np.ndarray]], models: Path) -> dict[s
     noise = estimate_noise(noisy for noisy, _ in pairs)
     instant, student = SpectralDenoiser(noise), Denoiser(models / 'net_g_latest.pth', 'cpu')
     crops = [_centre(noisy, 256).astype(np.float32) / 255 for noisy, _ in some]
-    share = best_mixture(instant, student, crops, noise)[0]
+    share = optimal_blend_weight(instant, student, crops, noise)[0]
 
-    given = Given(pairs, 'cpu')
+    given = MethodContext(pairs, 'cpu')
     blur, non_local = (build_method(block, given) for block in (
         {'type': 'gaussian', 'sigma': {'best_of': list(_SIGMAS)}},
         {'type': 'opencv_nlm', 'h': {'best_of': list(_STRENGTHS)}}))
@@ -156,7 +157,7 @@ def _methods(pairs: list[tuple[np.ndarray, np.ndarray]], models: Path) -> dict[s
             'BNN': Denoiser(models / 'net_bnn_latest.pth', 'cpu', tile=64, overlap=32),
             'LAN': Denoiser(models / 'net_lan_latest.pth', 'cpu'),
             'U-Net (the student)': student, 'instant (measured spectrum)': instant,
-            f'mixture, {share:.0%} student': Mixture(instant, student, share)}
+            f'mixture, {share:.0%} student': BlendedDenoiser(instant, student, share)}
 
 
 def _psnr(image: np.ndarray, clean: np.ndarray) -> float:

@@ -28,16 +28,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 import basicsr_sassid  # noqa: E402, F401
 from basicsr_sassid import Denoiser  # noqa: E402
-from basicsr_sassid._files import save_torch  # noqa: E402
-from basicsr_sassid._options import complete_options  # noqa: E402
-from basicsr_sassid.archs.subsample_util import random_parts, random_sub_images, shuffle_down  # noqa: E402
-from basicsr_sassid.data.draw_util import RunSampler, SeededDataset  # noqa: E402
-from basicsr_sassid.data.image_util import Photo, write_photo  # noqa: E402
 from basicsr_sassid.data.noisy_image_dataset import NoisyImageDataset  # noqa: E402
 from basicsr_sassid.data.prepare.folder import prepare_folder  # noqa: E402
+from basicsr_sassid.data.sampler import RunSampler, SeededDataset  # noqa: E402
+from basicsr_sassid.io.atomic import save_torch  # noqa: E402
+from basicsr_sassid.io.photo import Photo, write_photo  # noqa: E402
 from basicsr_sassid.losses.selective_loss import local_std  # noqa: E402
-from basicsr_sassid.models.teacher_util import ask  # noqa: E402
 from basicsr_sassid.models.three_stage_model import ThreeStageModel  # noqa: E402
+from basicsr_sassid.ops.sliding_window import sliding_window_predict  # noqa: E402
+from basicsr_sassid.ops.subsampling import pd_down, random_partition, random_sub_images  # noqa: E402
+from basicsr_sassid.training.options import resolve_options  # noqa: E402
 
 import plain  # noqa: E402  the oracle of the tests
 
@@ -126,7 +126,7 @@ def our_model(width: dict, device: torch.device, folder: Path, precision: str, c
            'network_g': {'type': 'DenoisingUNet', 'dim': width['dim']}, 'path': {},
            'train': {'precision': precision, 'compile': compiled, 'stages': {name: {**stage} for name in STAGES}},
            'logger': {'print_freq': 100, 'save_checkpoint_freq': 10 ** 6}}
-    return ThreeStageModel(complete_options(opt, folder, True))
+    return ThreeStageModel(resolve_options(opt, folder, True))
 
 
 def time_steps(width_name: str, device: torch.device, rounds: int, precision: str, compiled: bool) -> dict[str, dict]:
@@ -144,7 +144,7 @@ def time_steps(width_name: str, device: torch.device, rounds: int, precision: st
         grey = lq.to(device) * 255
         rate = matrix_rate(device, model.dtype)
         for index, name in enumerate(STAGES):
-            model._enter(index)
+            model.start_stage(index)
             sample = {'lq': lq, **({'teacher_bnn': answer} if name != 'bnn' else {})}
 
             def ours(sample: dict = sample) -> None:
@@ -158,7 +158,7 @@ def time_steps(width_name: str, device: torch.device, rounds: int, precision: st
         total = {kind: sum(rows[name][f'{kind}_seconds'] for name in STAGES) for kind in ('plain', 'ours')}
         rows['all three'] = {'plain_seconds': total['plain'], 'ours_seconds': total['ours'],
                              'ratio': total['plain'] / total['ours']}
-        model._leave()
+        model.finish_stage()
         frozen = model.nets['bnn']
 
         def asked_plainly() -> None:
@@ -173,7 +173,7 @@ def time_steps(width_name: str, device: torch.device, rounds: int, precision: st
         rows['the BNN asked'] = compared({'plain': asked_plainly, 'ours': asked}, rounds, device)
         image = torch.rand(3, 2 * side, 2 * side, device=device) * 255
         with torch.autocast(device.type, model.dtype, enabled=model.dtype != torch.float32):
-            seconds = alternating({'ask': lambda: ask(frozen, image, side, batch_size=count)}, 3, device)['ask']
+            seconds = alternating({'ask': lambda: sliding_window_predict(frozen, image, side, batch_size=count)}, 3, device)['ask']
         rows['asking once, a megapixel'] = {'ours_seconds': seconds / (4 * side * side) * 1e6}
     return rows
 
@@ -214,11 +214,11 @@ def time_subsampling(device: torch.device, rounds: int) -> dict[str, dict]:
                 for column in range(w):
                     masks[int(torch.randint(2, ())), image, 0, row, column] = True
         return masks
-    assert torch.equal(phases(), shuffle_down(x, 5))
+    assert torch.equal(phases(), pd_down(x, 5))
     return {name: compared({'plain': loop, 'ours': ours}, rounds, device) for name, loop, ours in (
-        ('pixel shuffle, by phases', phases, lambda: shuffle_down(x, 5)),
+        ('pixel shuffle, by phases', phases, lambda: pd_down(x, 5)),
         ('SDAP, by cells', cells, lambda: random_sub_images(x, 5)),
-        ('AMSNet, by pixels', pixels, lambda: random_parts(x, 2)))}
+        ('AMSNet, by pixels', pixels, lambda: random_partition(x, 2)))}
 
 
 def time_loader(device: torch.device, rounds: int) -> dict[str, dict]:

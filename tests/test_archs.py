@@ -6,8 +6,8 @@ from basicsr.archs import build_network
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from basicsr_sassid import load_weights
-from basicsr_sassid._checks import UserError
-from basicsr_sassid.archs.unet_util import pad_to_multiple
+from basicsr_sassid.ops.padding import pad_to_multiple
+from basicsr_sassid.utils.errors import UserError
 
 import plain
 

@@ -13,16 +13,16 @@ import yaml
 from basicsr.metrics import calculate_psnr
 
 from basicsr_sassid import Denoiser, SpectralDenoiser, estimate_noise
-from basicsr_sassid._checks import UserError
 from basicsr_sassid._compat import numpy_with_trapz
-from basicsr_sassid._options import read_options
-from basicsr_sassid.benchmark import methods, run_benchmark, runner
-from basicsr_sassid.benchmark.cost import Meter, network_cost
-from basicsr_sassid.benchmark.methods import Given, build_method
-from basicsr_sassid.benchmark.runner import check_benchmark, read_pairs
-from basicsr_sassid.benchmark.sheet import CROP, draw_sheet
 from basicsr_sassid.cli import main
-from basicsr_sassid.weights import build_network
+from basicsr_sassid.evaluation import methods, run_benchmark, runner
+from basicsr_sassid.evaluation.cost import ResourceMeter, network_cost
+from basicsr_sassid.evaluation.crop_grid import CROP, draw_crop_grid
+from basicsr_sassid.evaluation.methods import MethodContext, build_method
+from basicsr_sassid.evaluation.runner import check_benchmark, read_pairs
+from basicsr_sassid.io.checkpoint import build_network
+from basicsr_sassid.training.options import read_options
+from basicsr_sassid.utils.errors import UserError
 
 from conftest import ROOT, tiny_options
 
@@ -198,7 +198,7 @@ def test_parameters_and_multiply_adds_are_the_published_ones(block, params, gmac
 
 
 def test_memory_is_what_a_call_takes():
-    meter = Meter('cpu')
+    meter = ResourceMeter('cpu')
     with meter.measure():
         np.ones(50 * 2 ** 20, np.uint8)
     if meter.bytes is None:
@@ -216,7 +216,7 @@ def test_memory_is_what_a_call_takes():
     {'type': 'bm3d', 'noise': 'sigma'}], ids=lambda block: block['type'])
 def test_classical_peers_denoise(block, pairs):
     images = arrays(pairs)
-    run = build_method(block, Given(images, 'cpu', None)).run
+    run = build_method(block, MethodContext(images, 'cpu', None)).run
     noisy, clean = (image[:64, :64].copy() for image in images[0])
     result = run(noisy)
     assert result.shape == noisy.shape and result.dtype == np.uint8
@@ -228,7 +228,7 @@ def test_classical_peers_denoise(block, pairs):
 def test_bm3d_gains_by_our_spectrum(pairs):
     pytest.importorskip('bm3d')
     images = arrays(pairs)
-    given = Given(images, 'cpu', None)
+    given = MethodContext(images, 'cpu', None)
     noisy, clean = (image[:64, :64].copy() for image in images[1])
     blind, ours = (calculate_psnr(build_method({'type': 'bm3d', 'noise': kind}, given).run(noisy), clean, 0)
                    for kind in ('sigma', 'spectrum'))
@@ -244,7 +244,7 @@ def test_trapz_is_there_for_bm3d_alone():
 
 def test_a_sheet_shows_what_was_removed():
     crop = np.full((CROP, CROP, 3), 100, np.uint8)
-    sheet = draw_sheet([{'noisy': (crop + np.uint8(10), ''), 'method': (crop, '20.00 dB')}], residuals=True)
+    sheet = draw_crop_grid([{'noisy': (crop + np.uint8(10), ''), 'method': (crop, '20.00 dB')}], residuals=True)
     middle = 6 + 2 * CROP + 6 + CROP
     assert (sheet[52 + CROP, middle] == 100).all() and (sheet[52 + 3 * CROP, middle] == 128 + 40).all()
 

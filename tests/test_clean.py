@@ -18,14 +18,14 @@ import torch
 from basicsr.metrics import calculate_psnr
 from PIL import Image, ImageOps
 
-from basicsr_sassid import Denoiser, SpectralDenoiser, estimate_noise, train_on
-from basicsr_sassid._checks import UserError
-from basicsr_sassid.clean import clean_photos, session, training
-from basicsr_sassid.clean.guards import watch_result
-from basicsr_sassid.clean.mixture import Mixture
-from basicsr_sassid.clean.report import _turned
+from basicsr_sassid import Denoiser, SpectralDenoiser, estimate_noise, fit_denoiser
 from basicsr_sassid.cli import main as cli
-from basicsr_sassid.data.image_util import Photo, read_photo, write_photo
+from basicsr_sassid.inference.blend import BlendedDenoiser
+from basicsr_sassid.io.photo import Photo, read_photo, write_photo
+from basicsr_sassid.pipeline import clean_photos, session, training
+from basicsr_sassid.pipeline.diagnostics import diagnose
+from basicsr_sassid.pipeline.report import _turned
+from basicsr_sassid.utils.errors import UserError
 
 from conftest import ROOT
 
@@ -141,12 +141,12 @@ def test_strength_and_chroma():
 
     def classical(image, progress):
         return np.full_like(image, 125 * 257)
-    assert (Mixture(classical, None, 0)(noisy) == 125).all()
-    assert (Mixture(classical, None, 0, strength=0)(noisy) == noisy).all()
-    grey_kept = Mixture(classical, None, 0, strength=0, chroma=1)(noisy).astype(float)
+    assert (BlendedDenoiser(classical, None, 0)(noisy) == 125).all()
+    assert (BlendedDenoiser(classical, None, 0, strength=0)(noisy) == noisy).all()
+    grey_kept = BlendedDenoiser(classical, None, 0, strength=0, chroma=1)(noisy).astype(float)
     assert np.abs(grey_kept.mean(2) - noisy.mean(2)).max() <= 1 and np.ptp(grey_kept, axis=2).max() <= 1
     deep = noisy.astype(np.uint16) * 257
-    assert Mixture(classical, None, 0, strength=0.5)(deep).dtype == np.uint16
+    assert BlendedDenoiser(classical, None, 0, strength=0.5)(deep).dtype == np.uint16
 
 
 def test_colour_of_large_areas_is_taken_back():
@@ -155,7 +155,7 @@ def test_colour_of_large_areas_is_taken_back():
 
     def tinted(image, progress):
         return np.full_like(image, 120 * 257) + np.array([0, 8 * 257, 0], np.uint16)
-    result = Mixture(tinted, None, 0, keep_colour=True)(noisy)
+    result = BlendedDenoiser(tinted, None, 0, keep_colour=True)(noisy)
     assert np.abs(result.mean(axis=(0, 1)) - noisy.mean(axis=(0, 1))).max() < 0.5
 
 
@@ -166,7 +166,7 @@ def test_guards_say_what_is_wrong(scenes):
              for crop, (_, clean) in zip(crops, scenes.values())}
 
     def kinds(denoise):
-        return [found.kind for found in watch_result('result', denoise, crops, noise)]
+        return [found.kind for found in diagnose('result', denoise, crops, noise)]
     assert kinds(lambda crop: truth[crop.tobytes()]) == []
     assert kinds(lambda crop: 0.7 * crop + 0.3 * truth[crop.tobytes()]) == ['identity']
     assert kinds(lambda crop: cv2.GaussianBlur(crop, (0, 0), 12)) == ['smooth']
@@ -180,8 +180,8 @@ def test_a_network_that_copies_gets_a_larger_blind_square(folder, tmp_path, tiny
     def copying(stage, denoise, crops, noise):
         size = denoise.net.blind_size if stage == 'bnn' else None
         seen.append(size)
-        return watch_result(stage, (lambda crop: crop) if size == 1 else denoise, crops, noise)
-    monkeypatch.setattr(training, 'watch_result', copying)
+        return diagnose(stage, (lambda crop: crop) if size == 1 else denoise, crops, noise)
+    monkeypatch.setattr(training, 'diagnose', copying)
     clean_photos([folder], tmp_path / 'out', minutes=1, blind_size=1)
     assert seen == [1, 5]
     assert json.loads(next((tmp_path / 'out/.sassid').glob('*/state.json')).read_text())['blind_size'] == 5
@@ -206,7 +206,7 @@ def test_weights_of_one_run_serve_the_next(folder, tmp_path, tiny, monkeypatch):
 
 
 def test_train_on_gives_a_denoiser(scenes, folder, tmp_path, tiny):
-    denoise = train_on(folder, minutes=0.01, folder=tmp_path / 'work')
+    denoise = fit_denoiser(folder, minutes=0.01, folder=tmp_path / 'work')
     assert denoise(scenes['cat'][0]).shape == scenes['cat'][0].shape
     assert (tmp_path / 'work/student.safetensors').exists()
 

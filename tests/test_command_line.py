@@ -10,10 +10,10 @@ import torch
 import yaml
 from basicsr.archs import build_network as basicsr_build_network
 
-from basicsr_sassid._checks import UserError
-from basicsr_sassid._options import complete_options, read_options
 from basicsr_sassid.cli import main
-from basicsr_sassid.weights import build_network
+from basicsr_sassid.io.checkpoint import build_network
+from basicsr_sassid.training.options import read_options, resolve_options
+from basicsr_sassid.utils.errors import UserError
 
 from conftest import ROOT, run_module, tiny_options
 
@@ -29,7 +29,7 @@ def test_every_option_file_is_complete_and_builds(path, tmp_path):
                 block[key] = str(tmp_path)  # the photographs are the user's
     teachers = [key for key in opt['path'] if key in ('pretrain_network_flat', 'pretrain_network_texture')]
     opt['path'] = {**dict.fromkeys(opt['path']), **dict.fromkeys(teachers, str(path))}  # the user's too
-    complete_options(opt, tmp_path, is_train='train' in opt)
+    resolve_options(opt, tmp_path, is_train='train' in opt)
     for key in opt:
         if key.startswith('network_'):
             with torch.device('meta'):
@@ -91,7 +91,7 @@ def test_stages_out_of_order(photographs, tmp_path):
     opt = tiny_options(photographs)
     opt['train']['stages'] = {name: opt['train']['stages'][name] for name in ('lan', 'bnn', 'unet')}
     with pytest.raises(UserError, match='train.stages: expected the order bnn, lan, unet .* got lan, bnn, unet'):
-        complete_options(opt, tmp_path, True)
+        resolve_options(opt, tmp_path, True)
 
 
 def test_a_network_of_another_width(photographs, tmp_path):
@@ -100,7 +100,7 @@ def test_a_network_of_another_width(photographs, tmp_path):
     torch.save({'params': basicsr_build_network({'type': 'BNN', 'dim': 8}).state_dict()}, tmp_path / 'bnn.pth')
     opt['path'] = {'pretrain_network_bnn': str(tmp_path / 'bnn.pth')}
     with pytest.raises(UserError, match=r'bnn.pth does not fit BNN. The file looks like BNN\(.*dim=8\); the network'):
-        ThreeStageModel(complete_options(opt, tmp_path, True))
+        ThreeStageModel(resolve_options(opt, tmp_path, True))
 
 
 @pytest.mark.parametrize('words', [['prepare', 'folder', 'nowhere', '-o', 'x.lmdb'],
@@ -158,7 +158,7 @@ def test_real_noise_is_reduced_in_a_minute(real_pairs, tmp_path, monkeypatch):
     from basicsr.metrics import calculate_psnr
 
     from basicsr_sassid import Denoiser
-    from basicsr_sassid.train import train
+    from basicsr_sassid.training.loop import train
     noisy, clean = tmp_path / 'noisy', real_pairs[1]
     noisy.mkdir()
     for path in sorted(Path(real_pairs[0]).glob('*.png'))[::20]:
@@ -172,7 +172,7 @@ def test_real_noise_is_reduced_in_a_minute(real_pairs, tmp_path, monkeypatch):
                                         'scheduler': {'type': 'OneCycleLR', 'max_lr': 4e-3, 'pct_start': 0.1}}
     opt['train'].update(precision='auto', grad_clip=100)
     opt['logger'].update(print_freq=100, save_checkpoint_freq=10_000)
-    train(complete_options(opt, tmp_path, True))
+    train(resolve_options(opt, tmp_path, True))
     denoise = Denoiser(tmp_path / 'experiments/tiny/models/net_g_latest.pth')
     gains = []
     for path in sorted(noisy.iterdir()):

@@ -14,12 +14,12 @@ from basicsr.data import build_dataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from basicsr_sassid._checks import UserError
-from basicsr_sassid.data.camera_noise import simulate_camera
-from basicsr_sassid.data.draw_util import Draw, RunSampler, SeededDataset
-from basicsr_sassid.data.image_util import Photo, decode_photo, read_photo, write_photo
 from basicsr_sassid.data.prepare import folder, writer
 from basicsr_sassid.data.prepare.folder import prepare_folder
+from basicsr_sassid.data.sampler import Draw, RunSampler, SeededDataset
+from basicsr_sassid.io.photo import Photo, decode_photo, read_photo, write_photo
+from basicsr_sassid.noise.synthetic import simulate_camera
+from basicsr_sassid.utils.errors import UserError
 
 
 def noisy(root, **options):
@@ -51,18 +51,18 @@ def test_two_processes_share_the_doubled_batch(photographs):
 
 def test_random_numbers_are_new_each_epoch_also_in_a_stock_dataset():
     """Stock workers seed Python and NumPy alike every epoch."""
-    class Noise(torch.utils.data.Dataset):
+    class NoiseModel(torch.utils.data.Dataset):
         def __len__(self):
             return 4
 
         def __getitem__(self, index):
             return torch.tensor([random.random(), np.random.rand(), torch.rand(1).item()])
     sampler = RunSampler(4, 4, 0, 3, seed=0)
-    epochs = list(DataLoader(SeededDataset(Noise(), 0), batch_sampler=sampler, num_workers=2))
+    epochs = list(DataLoader(SeededDataset(NoiseModel(), 0), batch_sampler=sampler, num_workers=2))
     for kind in range(3):
         assert len(torch.cat(epochs)[:, kind].unique()) == 12
     before = random.getstate()[1][:5], torch.get_rng_state()
-    assert len(SeededDataset(Noise(), 0)[Draw(0, 1)]) == 3  # the process's own random numbers are untouched
+    assert len(SeededDataset(NoiseModel(), 0)[Draw(0, 1)]) == 3  # the process's own random numbers are untouched
     assert random.getstate()[1][:5] == before[0] and torch.equal(torch.get_rng_state(), before[1])
 
 

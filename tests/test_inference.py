@@ -12,11 +12,11 @@ from basicsr.archs import build_network
 from PIL import Image
 
 from basicsr_sassid import Denoiser
-from basicsr_sassid._checks import UserError
 from basicsr_sassid.cli import main as cli
-from basicsr_sassid.data.image_util import Photo, read_photo, write_photo
 from basicsr_sassid.inference.files import denoise_files
-from basicsr_sassid.inference.tiling import tiles
+from basicsr_sassid.io.photo import Photo, read_photo, write_photo
+from basicsr_sassid.ops.tiling import tiles
+from basicsr_sassid.utils.errors import UserError
 
 from conftest import ROOT
 

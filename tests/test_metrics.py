@@ -11,7 +11,7 @@ from basicsr.metrics import calculate_metric
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch.nn import functional as F
 
-from basicsr_sassid._checks import UserError
+from basicsr_sassid.utils.errors import UserError
 
 C1, C2 = 6.5025, 58.5225  # (0.01 * 255)^2, (0.03 * 255)^2
 

@@ -10,16 +10,16 @@ import skimage.data
 import torch
 from basicsr.metrics import calculate_psnr
 
-from basicsr_sassid import Noise, SpectralDenoiser, estimate_noise
-from basicsr_sassid._checks import UserError
+from basicsr_sassid import NoiseModel, SpectralDenoiser, estimate_noise
 from basicsr_sassid.cli import main as cli
-from basicsr_sassid.data.camera_noise import simulate_camera
-from basicsr_sassid.data.image_util import Photo, write_photo
+from basicsr_sassid.inference.sure import monte_carlo_sure, optimal_blend_weight
+from basicsr_sassid.io.photo import Photo, write_photo
 from basicsr_sassid.noise import spectral
-from basicsr_sassid.noise.estimate import MAX_LAG
+from basicsr_sassid.noise.model import MAX_LAG
 from basicsr_sassid.noise.posterior import PosteriorMean
-from basicsr_sassid.noise.risk import best_mixture, estimated_risk, sample_noise
-from basicsr_sassid.noise.spectral import relative_level
+from basicsr_sassid.noise.sigma_map import noise_gain
+from basicsr_sassid.noise.synthetic import sample_noise, simulate_camera
+from basicsr_sassid.utils.errors import UserError
 
 from conftest import REAL_DATA
 
@@ -41,8 +41,8 @@ def noisy_photographs(reach: int, seed: int, sigma: float = 15.) -> list[np.ndar
 def test_the_reach_of_the_correlation_is_told_within_one_step(reach):
     for seed in range(10):
         noise = estimate_noise(noisy_photographs(reach, seed))
-        assert abs(noise.reach() - reach) <= 2, f'seed {seed}'
-        assert noise.blind_size() == min(noise.reach(), 9)
+        assert abs(noise.correlation_length() - reach) <= 2, f'seed {seed}'
+        assert noise.blind_size() == min(noise.correlation_length(), 9)
         assert noise.sigma == pytest.approx([15, 15, 15], rel=0.08)
 
 
@@ -69,7 +69,7 @@ def test_a_level_that_grows_with_intensity_is_a_line():
     noise = estimate_noise([noisy / 255])
     for name in 'RGB':
         # the fifth with the least variance is all dark: more of them are needed for the whole line
-        points = noise.levels[name]
+        points = noise.sigma_curve[name]
         assert points[:, 1] ** 2 == pytest.approx(0.5 * points[:, 0] + 20, rel=0.15)
 
 
@@ -133,7 +133,7 @@ def test_dslr_jpeg_noise_reaches_further_than_smartphone_noise():
         pytest.skip(f'the real photographs are not here: {REAL_DATA} (set SASSID_TEST_DATA)')
     phone, dslr = (estimate_noise(cv2.imread(str(path)) for path in sorted(folder.iterdir())[::3])
                    for folder in folders)
-    assert dslr.reach() > dslr.blind_size() == 9 > phone.blind_size()
+    assert dslr.correlation_length() > dslr.blind_size() == 9 > phone.blind_size()
     assert dslr.sigma.max() < 6 < phone.sigma.max()
 
 
@@ -151,7 +151,7 @@ def grey_levels(image: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope='module')
-def camera() -> tuple[list[tuple[np.ndarray, np.ndarray]], Noise]:
+def camera() -> tuple[list[tuple[np.ndarray, np.ndarray]], NoiseModel]:
     pairs = [camera_pair(seed) for seed in range(4)]
     return pairs, estimate_noise([noisy for noisy, _ in pairs])
 
@@ -169,9 +169,9 @@ def test_the_spectral_denoiser_beats_every_blur(camera):
 def test_the_spectrum_is_worth_its_measurement(camera):
     """Told that the noise is white, of the very same level, the same method does far worse."""
     pairs, noise = camera
-    white = np.zeros_like(noise.joint)
+    white = np.zeros_like(noise.cross_correlation)
     white[range(3), range(3), MAX_LAG, MAX_LAG] = 1
-    denoisers = SpectralDenoiser(noise), SpectralDenoiser(dataclasses.replace(noise, joint=white))
+    denoisers = SpectralDenoiser(noise), SpectralDenoiser(dataclasses.replace(noise, cross_correlation=white))
     measured, assumed = (np.mean([calculate_psnr(denoise(noisy), clean, 0) for noisy, clean in pairs])
                          for denoise in denoisers)
     assert measured > assumed + 2
@@ -203,14 +203,14 @@ def test_noise_is_drawn_as_it_was_measured(camera):
     intensity = np.full((512, 512, 3), 120, np.float32)
     again = estimate_noise([(intensity + sample_noise(noise, intensity, np.random.default_rng(0))) / 255])
     assert again.sigma == pytest.approx(noise.sigma_at(intensity)[0, 0], rel=0.1)  # flattest squares read low
-    np.testing.assert_allclose(again.joint, noise.joint, atol=0.08)
+    np.testing.assert_allclose(again.cross_correlation, noise.cross_correlation, atol=0.08)
 
 
 def test_the_level_of_a_photograph_is_told_by_channel(camera):
     noise = camera[1]
     intensity = np.full((256, 256, 3), 120, np.float32)
     drawn = sample_noise(noise, intensity, np.random.default_rng(0)) * np.float32([0.5, 1, 2])
-    assert relative_level((intensity + drawn) / 255, noise) == pytest.approx([0.5, 1, 2], rel=0.12)
+    assert noise_gain((intensity + drawn) / 255, noise) == pytest.approx([0.5, 1, 2], rel=0.12)
 
 
 def test_clipped_noise_is_measured_as_it_is():
@@ -219,7 +219,7 @@ def test_clipped_noise_is_measured_as_it_is():
     noisy = np.round(18 + rng.normal(0, 15, (256, 256, 3))).clip(0, 255).astype(np.uint8)
     noise = estimate_noise([noisy])
     assert noise.sigma == pytest.approx(noisy.std(axis=(0, 1)), rel=0.1)
-    assert relative_level(noisy, noise) == pytest.approx([1, 1, 1], rel=0.05)
+    assert noise_gain(noisy, noise) == pytest.approx([1, 1, 1], rel=0.05)
 
 
 def test_the_risk_is_the_error_that_nobody_can_see(camera):
@@ -227,7 +227,7 @@ def test_the_risk_is_the_error_that_nobody_can_see(camera):
     blurs = {sigma: lambda image, sigma=sigma: cv2.GaussianBlur(image, (0, 0), sigma) for sigma in (1, 1.5, 2, 3, 5)}
     denoisers = {**blurs, 'noisy': lambda image: image, 'spectral': SpectralDenoiser(noise)}
     images = [grey_levels(noisy) for noisy, _ in pairs]
-    risks = {name: estimated_risk(denoise, images, noise) for name, denoise in denoisers.items()}
+    risks = {name: monte_carlo_sure(denoise, images, noise) for name, denoise in denoisers.items()}
     errors = {name: np.mean([((denoise(image) * 255 - clean) ** 2).mean() for image, (_, clean) in zip(images, pairs)])
               for name, denoise in denoisers.items()}
     assert sorted(risks, key=risks.get) == sorted(errors, key=errors.get)
@@ -241,22 +241,22 @@ def test_the_best_mixture_is_better_than_both(camera):
 
     def blurred(sigma):
         return lambda image: cv2.GaussianBlur(image, (0, 0), sigma)
-    share, risks = best_mixture(blurred(1.2), blurred(4), images, noise, overrated=0)
-    assert best_mixture(blurred(1.2), blurred(4), images, noise)[0] > share  # as a network would get
+    share, risks = optimal_blend_weight(blurred(1.2), blurred(4), images, noise, risk_bias=0)
+    assert optimal_blend_weight(blurred(1.2), blurred(4), images, noise)[0] > share  # as a network would get
     assert 0.1 < share < 0.9 and risks['mixture'] < min(risks['first'], risks['second'])
     true = [np.mean([(((1 - weight) * blurred(1.2)(image) + weight * blurred(4)(image)) * 255 - clean) ** 2
                      for image, (_, clean) in zip(images, pairs)]) for weight in np.linspace(0, 1, 21)]
     assert share == pytest.approx(np.argmin(true) / 20, abs=0.1)
-    assert risks['mixture'] == pytest.approx(estimated_risk(
+    assert risks['mixture'] == pytest.approx(monte_carlo_sure(
         lambda image: (1 - share) * blurred(1.2)(image) + share * blurred(4)(image), images, noise), rel=1e-3)
 
 
 def test_noise_can_be_written_down(camera):
     import json
     noise = camera[1]
-    again = Noise.from_dict(json.loads(json.dumps(noise.to_dict())))
-    np.testing.assert_array_equal(again.joint, noise.joint)
-    assert again.lines == noise.lines and again.blind_size() == noise.blind_size()
+    again = NoiseModel.from_dict(json.loads(json.dumps(noise.to_dict())))
+    np.testing.assert_array_equal(again.cross_correlation, noise.cross_correlation)
+    assert again.variance_fit == noise.variance_fit and again.blind_size() == noise.blind_size()
 
 
 def test_real_noise_is_reduced_in_seconds(real_pairs):

@@ -14,16 +14,16 @@ from basicsr.data import build_dataset
 from PIL import Image
 
 from basicsr_sassid import Denoiser
-from basicsr_sassid._checks import UserError
-from basicsr_sassid.benchmark import submission
-from basicsr_sassid.benchmark.submission import check_submission, submit_dnd, submit_sidd
 from basicsr_sassid.cli import main
 from basicsr_sassid.data.prepare import dnd, sidd
 from basicsr_sassid.data.prepare.cc import prepare_cc
 from basicsr_sassid.data.prepare.dnd import prepare_dnd
 from basicsr_sassid.data.prepare.polyu import prepare_polyu
 from basicsr_sassid.data.prepare.sidd import prepare_sidd
-from basicsr_sassid.weights import build_network
+from basicsr_sassid.evaluation import submission
+from basicsr_sassid.evaluation.submission import check_submission, submit_dnd, submit_sidd
+from basicsr_sassid.io.checkpoint import build_network
+from basicsr_sassid.utils.errors import UserError
 
 RNG = np.random.default_rng(0)
 

@@ -10,18 +10,18 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch.nn import functional as F
 
 from basicsr_sassid import Denoiser
-from basicsr_sassid._checks import UserError
-from basicsr_sassid._options import complete_options
-from basicsr_sassid.archs.subsample_util import (
-    fill_masked,
+from basicsr_sassid.ops.subsampling import (
     from_mosaic,
-    in_sub_images,
-    replace_and_refine,
-    shuffle_down,
-    shuffle_up,
+    masked_inference,
+    pd_down,
+    pd_forward,
+    pd_up,
+    random_replacing_refinement,
     to_mosaic,
 )
-from basicsr_sassid.train import train
+from basicsr_sassid.training.loop import train
+from basicsr_sassid.training.options import resolve_options
+from basicsr_sassid.utils.errors import UserError
 
 from conftest import tiny_options
 
@@ -43,7 +43,7 @@ def options(photographs, model: str, **changes) -> dict:
 
 def model_of(photographs, tmp_path, name: str, **changes):
     torch.manual_seed(0)
-    model = build_model(complete_options(options(photographs, name, **changes), tmp_path, True))
+    model = build_model(resolve_options(options(photographs, name, **changes), tmp_path, True))
     model.update_learning_rate(1)
     return model
 
@@ -54,8 +54,8 @@ def test_apbsn_learns_every_phase_of_the_image(photographs, tmp_path, pad):
     lq = torch.rand(2, 3, 30, 30) * 255
     loss = model.training_loss(lq)
     if pad:  # the phases lie side by side, 4 zeros apart, within reach of one another
-        answer = from_mosaic(model.net(to_mosaic(shuffle_down(lq, 5), 5, 2)), 5, 2)
-        assert loss.item() == pytest.approx((shuffle_up(answer, 5) - lq).abs().mean().item(), rel=1e-6)
+        answer = from_mosaic(model.net(to_mosaic(pd_down(lq, 5), 5, 2)), 5, 2)
+        assert loss.item() == pytest.approx((pd_up(answer, 5) - lq).abs().mean().item(), rel=1e-6)
         return
     errors = []
     for n in range(2):
@@ -93,17 +93,17 @@ def test_training_lowers_the_loss(photographs, tmp_path, name):
     opt['train']['stages']['bsn'].update(iter=120, optim={'type': 'Adam', 'lr': 3e-3})
     opt['train']['grad_clip'] = 100
     losses = []
-    train(complete_options(opt, tmp_path, True),
-          watch=lambda model, number: losses.append(model.get_current_log()['l_bsn']) and None)
+    train(resolve_options(opt, tmp_path, True),
+          on_iteration=lambda model, number: losses.append(model.get_current_log()['l_bsn']) and None)
     assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:5])
 
 
 @pytest.mark.parametrize('name', METHODS)
 def test_resumed_is_as_never_stopped(photographs, tmp_path, name):
     opt = options(photographs, name)
-    train(complete_options(opt, tmp_path / 'whole', True), watch=lambda *_: None)
-    train(complete_options(opt, tmp_path / 'stopped', True), watch=lambda model, number: number == 4)
-    train(complete_options(opt, tmp_path / 'stopped', True, auto_resume=True), watch=lambda *_: None)
+    train(resolve_options(opt, tmp_path / 'whole', True), on_iteration=lambda *_: None)
+    train(resolve_options(opt, tmp_path / 'stopped', True), on_iteration=lambda model, number: number == 4)
+    train(resolve_options(opt, tmp_path / 'stopped', True, auto_resume=True), on_iteration=lambda *_: None)
     one, other = (torch.load(tmp_path / run / f'experiments/{name}/models/net_g_latest.pth')['params']
                   for run in ('whole', 'stopped'))
     assert all(torch.equal(one[key], other[key]) for key in one)
@@ -112,8 +112,8 @@ def test_resumed_is_as_never_stopped(photographs, tmp_path, name):
 @pytest.mark.parametrize('name', METHODS)
 @pytest.mark.parametrize('size', [(33, 47), (1, 9), (64, 64)])
 def test_denoiser_uses_the_network_as_its_model_does(photographs, tmp_path, name, size):
-    opt = complete_options(options(photographs, name), tmp_path, True)
-    model = train(opt, watch=lambda *_: None)
+    opt = resolve_options(options(photographs, name), tmp_path, True)
+    model = train(opt, on_iteration=lambda *_: None)
     image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
     model.lq = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
     model.test()
@@ -129,18 +129,18 @@ def test_what_each_does_in_use(photographs, tmp_path):
     net = build_network({'type': 'DBSNl', 'dim': 4, 'num_module': 1})
     with torch.no_grad():
         models = {name: model_of(photographs, tmp_path, name) for name in METHODS}
-        halves = in_sub_images(net, x, 2)
+        halves = pd_forward(net, x, 2)
         assert torch.equal(models['SDAPModel'].denoise(net, x), net(halves))
         generator = torch.Generator().manual_seed(0)
-        mosaic = in_sub_images(net, x, 2, mosaic_pad=2)
-        assert torch.equal(models['APBSNModel'].denoise(net, x), replace_and_refine(
+        mosaic = pd_forward(net, x, 2, mosaic_pad=2)
+        assert torch.equal(models['APBSNModel'].denoise(net, x), random_replacing_refinement(
             lambda y: net(F.pad(y, (2,) * 4, mode='reflect'))[..., 2:-2, 2:-2], x, mosaic, 0.16, 8, True, generator))
         generator = torch.Generator().manual_seed(0)
 
         def filled(y):
-            return fill_masked(net, y, 2, generator)
+            return masked_inference(net, y, 2, generator)
         assert torch.equal(models['AMSNetModel'].denoise(net, x),
-                           replace_and_refine(filled, x, in_sub_images(filled, x, 2), generator=generator))
+                           random_replacing_refinement(filled, x, pd_forward(filled, x, 2), generator=generator))
 
 
 @pytest.mark.parametrize('block', [
@@ -156,7 +156,7 @@ def test_amsnet_takes_any_network(photographs, tmp_path, block):
     opt['network_g'] = block
     if block['type'] == 'SwinIR':
         opt['inference'] = {'multiple_of': block['window_size']}
-    train(complete_options(opt, tmp_path, True), watch=lambda *_: None)
+    train(resolve_options(opt, tmp_path, True), on_iteration=lambda *_: None)
     denoise = Denoiser(tmp_path / 'experiments/AMSNetModel/models/net_g_latest.pth', 'cpu', precision='fp32')
     image = np.random.default_rng(0).random((21, 14, 3)).astype(np.float32)
     assert denoise(image).shape == image.shape and denoise.passes['parts'] == 2
@@ -179,12 +179,12 @@ def test_amsnet_takes_a_network_that_wants_multiples(photographs, tmp_path):
     opt = options(photographs, 'AMSNetModel')
     opt['network_g'] = {'type': 'Halving'}
     with pytest.raises(UserError, match=r'Halving does not take images of 6x6 pixels \(datasets.train.patch'):
-        complete_options(opt, tmp_path, True)
+        resolve_options(opt, tmp_path, True)
     opt['datasets']['train']['patch_size'] = 40
     with pytest.raises(UserError, match='9x9 pixels .photographs have any size: set inference.multiple_of'):
-        complete_options(opt, tmp_path, True)
+        resolve_options(opt, tmp_path, True)
     opt['inference'] = {'multiple_of': 4}
-    train(complete_options(opt, tmp_path, True), watch=lambda *_: None)
+    train(resolve_options(opt, tmp_path, True), on_iteration=lambda *_: None)
     denoise = Denoiser(tmp_path / 'experiments/AMSNetModel/models/net_g_latest.pth', 'cpu')
     assert denoise(np.zeros((13, 22, 3), np.uint8)).shape == (13, 22, 3)
 
@@ -193,32 +193,32 @@ def test_a_network_that_would_learn_beside_padding_is_named(photographs, tmp_pat
     opt = options(photographs, 'AMSNetModel')
     opt['network_g'] = {'type': 'DenoisingUNet', 'dim': 4}
     with pytest.warns(UserWarning, match='DenoisingUNet pads the sub-images of 6 pixels to a multiple of 32.*of 160'):
-        complete_options(opt, tmp_path, True)
+        resolve_options(opt, tmp_path, True)
 
 
 def test_a_super_resolution_network_is_refused(photographs, tmp_path):
     opt = options(photographs, 'AMSNetModel')
     opt['network_g'] = {'type': 'SRVGGNetCompact', 'num_feat': 8, 'num_conv': 1, 'upscale': 2}
     with pytest.raises(UserError, match='SRVGGNetCompact makes .*12, 12.*upscale: 1'):
-        complete_options(opt, tmp_path, True)
+        resolve_options(opt, tmp_path, True)
 
 
 def test_amsnet_with_the_prior(photographs, tmp_path, monkeypatch):
     """AMSNet-P: all parts filled in, the distance from the noisy image, and total variation of the whole image."""
     opt = options(photographs, 'AMSNetModel', prior={'loss_weight': 0.5})
     opt['train']['stages']['prior'] = opt['train']['stages']['bsn']
-    model = build_model(complete_options(opt, tmp_path, True))
+    model = build_model(resolve_options(opt, tmp_path, True))
     model.update_learning_rate(7)
     assert model.stage.name == 'prior' and model.stage.network == 'g'
     lq = torch.rand(2, 3, 30, 30)
-    monkeypatch.setattr('basicsr_sassid.models.amsnet_model.fill_masked', lambda net, x, parts: 2 * x)
+    monkeypatch.setattr('basicsr_sassid.models.amsnet_model.masked_inference', lambda net, x, parts: 2 * x)
     smooth = (lq.diff(dim=2).abs().mean() + lq.diff(dim=3).abs().mean()) * 2
     assert model.training_loss(lq).item() == pytest.approx((lq.mean() + 0.5 * smooth).item(), rel=1e-5)
     monkeypatch.undo()
     opt['train']['stages']['bsn']['iter'] = opt['train']['stages']['prior']['iter'] = 3
-    train(complete_options(opt, tmp_path / 'whole', True), watch=lambda *_: None)
-    train(complete_options(opt, tmp_path / 'stopped', True), watch=lambda model, number: number == 5)
-    train(complete_options(opt, tmp_path / 'stopped', True, auto_resume=True), watch=lambda *_: None)
+    train(resolve_options(opt, tmp_path / 'whole', True), on_iteration=lambda *_: None)
+    train(resolve_options(opt, tmp_path / 'stopped', True), on_iteration=lambda model, number: number == 5)
+    train(resolve_options(opt, tmp_path / 'stopped', True, auto_resume=True), on_iteration=lambda *_: None)
     one, other = (torch.load(tmp_path / run / 'experiments/AMSNetModel/models/net_g_latest.pth')['params']
                   for run in ('whole', 'stopped'))
     before = torch.load(tmp_path / 'whole/experiments/AMSNetModel/models/net_g_3.pth')['params']
@@ -232,16 +232,16 @@ def test_amsnet_with_the_prior(photographs, tmp_path, monkeypatch):
 def test_wrong_priors(photographs, tmp_path, prior, message):
     opt = options(photographs, 'AMSNetModel', prior=prior)
     with pytest.raises(UserError, match='train.prior: it is of the stage prior'):
-        complete_options(opt, tmp_path, True)
+        resolve_options(opt, tmp_path, True)
     opt['train']['stages']['prior'] = opt['train']['stages']['bsn']
     with pytest.raises(UserError, match=message):
-        complete_options(opt, tmp_path, True)
+        resolve_options(opt, tmp_path, True)
 
 
 def test_the_best_is_the_best_of_all_stages_of_a_network(photographs, tmp_path):
     opt = options(photographs, 'AMSNetModel')
     opt['train']['stages']['prior'] = opt['train']['stages']['bsn']
-    model = build_model(complete_options(opt, tmp_path, True))
+    model = build_model(resolve_options(opt, tmp_path, True))
 
     def judged(stage, value, iteration):
         record = model.best_metric_results.setdefault(f'noisy/{stage}', {})
@@ -260,7 +260,7 @@ def test_a_student_is_one_more_stage(photographs, tmp_path, name):
     opt['network_bsn'], opt['network_g'] = opt['network_g'], {'type': 'DenoisingUNet', 'dim': 4}
     opt['train']['stages']['unet'] = opt['train']['stages']['bsn']
     opt['datasets']['train']['patch_size'] = 40
-    model = train(complete_options(opt, tmp_path / 'whole', True), watch=lambda *_: None)
+    model = train(resolve_options(opt, tmp_path / 'whole', True), on_iteration=lambda *_: None)
     models = tmp_path / f'whole/experiments/{name}/models'
     teacher, student = (Denoiser(models / f'net_{network}_latest.pth', 'cpu', precision='fp32')
                         for network in ('bsn', 'g'))
@@ -269,17 +269,17 @@ def test_a_student_is_one_more_stage(photographs, tmp_path, name):
     model.lq = torch.from_numpy(image).permute(2, 0, 1)[None]
     model.test()
     assert np.abs(model.output[0].permute(1, 2, 0).clamp(0, 1).numpy() - student(image)).max() < 1e-5, 'validation'
-    asked = model.teach('bsn', model.lq * model.img_range)[0].permute(1, 2, 0) / model.img_range
+    asked = model.teacher_forward('bsn', model.lq * model.img_range)[0].permute(1, 2, 0) / model.img_range
     assert np.abs(asked.clamp(0, 1).numpy() - teacher(image)).max() < 1e-5
     for network, block, passes in (('g', opt['network_g'], {}), ('bsn', opt['network_bsn'], model.inference)):
         tested = {'name': 'test', 'model_type': name, 'num_gpu': 0, 'network_g': block, 'img_range': 255,
                   'datasets': {'test': {'name': 'noisy', 'type': 'NoisyImageDataset', 'dataroot_lq': str(photographs)}},
                   'path': {'pretrain_network_g': str(models / f'net_{network}_latest.pth')}, 'val': {}}
-        assert build_model(complete_options({**tested}, tmp_path, False)).inference == passes, 'as its file says'
+        assert build_model(resolve_options({**tested}, tmp_path, False)).inference == passes, 'as its file says'
         tested['inference'] = {'stride': 3}
-        assert build_model(complete_options(tested, tmp_path, False)).inference == (passes and {**passes, 'stride': 3})
-    train(complete_options(opt, tmp_path / 'stopped', True), watch=lambda model, number: number == 9)
-    train(complete_options(opt, tmp_path / 'stopped', True, auto_resume=True), watch=lambda *_: None)
+        assert build_model(resolve_options(tested, tmp_path, False)).inference == (passes and {**passes, 'stride': 3})
+    train(resolve_options(opt, tmp_path / 'stopped', True), on_iteration=lambda model, number: number == 9)
+    train(resolve_options(opt, tmp_path / 'stopped', True, auto_resume=True), on_iteration=lambda *_: None)
     for network in ('bsn', 'g'):
         one, other = (torch.load(tmp_path / run / f'experiments/{name}/models/net_{network}_latest.pth')['params']
                       for run in ('whole', 'stopped'))
@@ -294,7 +294,7 @@ def test_a_student_is_one_more_stage(photographs, tmp_path, name):
     ({'mosaic_pad': 2}, "train: unknown key 'mosaic_pad'")])
 def test_wrong_training_options(photographs, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
-        complete_options(options(photographs, 'SDAPModel', **changes), tmp_path, True)
+        resolve_options(options(photographs, 'SDAPModel', **changes), tmp_path, True)
 
 
 @pytest.mark.parametrize(('block', 'message'), [
@@ -309,11 +309,11 @@ def test_wrong_inference_options(photographs, tmp_path, block, message):
     opt = options(photographs, 'SDAPModel')
     opt['inference'] = block
     with pytest.raises(UserError, match=message):
-        complete_options(opt, tmp_path, True)
+        resolve_options(opt, tmp_path, True)
     opt = tiny_options(photographs)
     opt['inference'] = {'stride': 2}
     with pytest.raises(UserError, match='ThreeStageModel knows no such block'):
-        complete_options(opt, tmp_path, True)
+        resolve_options(opt, tmp_path, True)
 
 
 @pytest.fixture(scope='module')
@@ -325,8 +325,8 @@ def taught(tmp_path_factory):
     for number in range(3):
         image = np.random.default_rng(number).integers(90, 160, (64, 80, 3)).astype(np.uint8)
         cv2.imwrite(str(folder / f'noisy/{number}.png'), image)
-    train(complete_options(options(folder / 'noisy', 'AMSNetModel'), folder, True), watch=lambda *_: None)
-    train(complete_options(tiny_options(folder / 'noisy'), folder, True), watch=lambda *_: None)
+    train(resolve_options(options(folder / 'noisy', 'AMSNetModel'), folder, True), on_iteration=lambda *_: None)
+    train(resolve_options(tiny_options(folder / 'noisy'), folder, True), on_iteration=lambda *_: None)
     return {'amsnet': folder / 'experiments/AMSNetModel/models/net_g_latest.pth',
             'bnn': folder / 'experiments/tiny/models/net_bnn_latest.pth', 'noisy': folder / 'noisy'}
 
@@ -348,9 +348,9 @@ def test_a_student_of_any_method(taught, tmp_path, cache):
     """It learns what the teacher's own Denoiser says, passes and range included."""
     opt = distilling(taught, 'DistilledModel', flat='amsnet')
     opt['train']['teacher_cache'] = cache
-    model = train(complete_options(opt, tmp_path, True), watch=lambda *_: None)
+    model = train(resolve_options(opt, tmp_path, True), on_iteration=lambda *_: None)
     image = np.random.default_rng(5).uniform(0.3, 0.6, (32, 32, 3)).astype(np.float32)
-    answer = model.teach('flat', torch.from_numpy(image).permute(2, 0, 1)[None] * 255)[0].permute(1, 2, 0) / 255
+    answer = model.teacher_forward('flat', torch.from_numpy(image).permute(2, 0, 1)[None] * 255)[0].permute(1, 2, 0) / 255
     expected = Denoiser(taught['amsnet'], 'cpu', precision='fp32')(image)
     np.testing.assert_allclose(answer.clamp(0, 1).numpy(), expected, atol=1e-4)
     assert Denoiser(tmp_path / 'experiments/DistilledModel/models/net_g_latest.pth').passes == {}, 'one pass'
@@ -358,13 +358,13 @@ def test_a_student_of_any_method(taught, tmp_path, cache):
 
 def test_two_teachers_of_two_methods(taught, tmp_path):
     opt = distilling(taught, 'TwoTeacherModel', flat='bnn', texture='amsnet')
-    model = build_model(complete_options(opt, tmp_path, True))
+    model = build_model(resolve_options(opt, tmp_path, True))
     model.update_learning_rate(1)
     model.answers = {}
     lq = torch.rand(2, 3, 32, 32) * 255
     from basicsr_sassid.losses.selective_loss import TwoTeacherL1Loss
     with torch.no_grad():
-        flat, texture = (model.teach(name, lq) for name in ('flat', 'texture'))
+        flat, texture = (model.teacher_forward(name, lq) for name in ('flat', 'texture'))
     expected = TwoTeacherL1Loss()(model.net(lq), flat, texture)
     assert model.training_loss(lq).item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -373,7 +373,7 @@ def test_a_student_without_a_teacher_is_refused(taught, tmp_path):
     opt = distilling(taught, 'TwoTeacherModel', flat='bnn', texture='amsnet')
     del opt['path']['pretrain_network_texture']
     with pytest.raises(UserError, match='TwoTeacherModel learns from a trained network_texture'):
-        complete_options(opt, tmp_path, True)
+        resolve_options(opt, tmp_path, True)
 
 
 def test_tiled_is_whole_in_sub_images_too(photographs, tmp_path):
@@ -407,11 +407,11 @@ def test_a_student_that_cannot_learn_is_refused_before_its_teacher_is_trained(ph
     opt = options(photographs, 'SDAPModel')
     opt['network_bsn'] = opt['network_g']
     with pytest.raises(UserError, match='network_bsn: it is trained where a stage unet'):
-        complete_options(opt, tmp_path, True)
+        resolve_options(opt, tmp_path, True)
     opt['train']['stages']['unet'] = opt['train']['stages']['bsn']
     opt['network_g'] = {'type': 'SRVGGNetCompact', 'num_feat': 4, 'num_conv': 1}
     with pytest.raises(UserError, match='network_g: SRVGGNetCompact makes .* upscale: 1'):
-        complete_options(opt, tmp_path, True)
+        resolve_options(opt, tmp_path, True)
 
 
 def test_a_given_teacher_brings_its_passes_and_must_have_the_range(taught, tmp_path):
@@ -422,14 +422,14 @@ def test_a_given_teacher_brings_its_passes_and_must_have_the_range(taught, tmp_p
     torch.save(content, tmp_path / 'given.pth')
     opt['train']['stages']['unet'], opt['train']['stages']['bsn'] = opt['train']['stages']['bsn'], {'iter': 0}
     opt['train']['stages'] = {name: opt['train']['stages'][name] for name in ('bsn', 'unet')}
-    assert build_model(complete_options({**opt, 'path': {'pretrain_network_bsn': str(tmp_path / 'given.pth')}},
+    assert build_model(resolve_options({**opt, 'path': {'pretrain_network_bsn': str(tmp_path / 'given.pth')}},
                                         tmp_path, True)).inference == {'stride': 3, 'parts': 4}
     opt['train']['stages']['bsn'] = opt['train']['stages']['unet']
     opt['path'] = {}
-    model = build_model(complete_options(opt, tmp_path, True))
+    model = build_model(resolve_options(opt, tmp_path, True))
     assert model.inference['parts'] == 3, 'in use as in training'
     content['img_range'] = 1
     torch.save(content, tmp_path / 'given.pth')
     opt['path'] = {'pretrain_network_bsn': str(tmp_path / 'given.pth')}
     with pytest.raises(UserError, match='network_bsn: these weights take white as 1, and img_range is 255'):
-        complete_options(opt, tmp_path, True)
+        resolve_options(opt, tmp_path, True)

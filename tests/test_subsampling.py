@@ -7,16 +7,16 @@ import torch
 from basicsr.archs import build_network
 
 from basicsr_sassid import Denoiser, load_weights
-from basicsr_sassid.archs.subsample_util import (
-    denoise_in_passes,
-    fill_masked,
+from basicsr_sassid.inference.subsampled import subsampled_inference
+from basicsr_sassid.ops.subsampling import (
     from_mosaic,
-    in_sub_images,
-    random_parts,
+    masked_inference,
+    pd_down,
+    pd_forward,
+    pd_up,
+    random_partition,
+    random_replacing_refinement,
     random_sub_images,
-    replace_and_refine,
-    shuffle_down,
-    shuffle_up,
     to_mosaic,
 )
 
@@ -46,17 +46,17 @@ def test_dbsnl_has_the_published_multiply_adds():
     ({'stride': 2}, 239.2), ({'stride': 2, 'refine': 'again'}, 478.4)])
 def test_all_passes_have_the_published_multiply_adds(passes, published):
     """AP-BSN, AP-BSN + R3, SDAP and SDAP (E) on 256x256: of DBSNl, every pixel costs the same."""
-    assert asked_pixels(passes) * 3_650_112 / 1e9 == pytest.approx(published, abs=0.05)
+    assert sliding_window_cost(passes) * 3_650_112 / 1e9 == pytest.approx(published, abs=0.05)
 
 
 def test_amsnet_asks_twice_and_with_refinement_eighteen_times():
-    assert asked_pixels({'stride': 2, 'parts': 2}) == 2 * 256 ** 2
-    assert asked_pixels({'stride': 2, 'parts': 2, 'refine': 'replace'}) == 18 * 256 ** 2
+    assert sliding_window_cost({'stride': 2, 'parts': 2}) == 2 * 256 ** 2
+    assert sliding_window_cost({'stride': 2, 'parts': 2, 'refine': 'replace'}) == 18 * 256 ** 2
 
 
-def asked_pixels(passes):
+def sliding_window_cost(passes):
     seen = []
-    denoise_in_passes(lambda y: seen.append(y[:, 0].numel()) or y, torch.zeros(1, 3, 256, 256), **passes)
+    subsampled_inference(lambda y: seen.append(y[:, 0].numel()) or y, torch.zeros(1, 3, 256, 256), **passes)
     return sum(seen)
 
 
@@ -121,12 +121,12 @@ def test_dbsnl_sees_59_pixels_and_leaves_its_weights_alone():
 @pytest.mark.parametrize('stride', [1, 2, 5])
 def test_shuffling_is_slicing_and_comes_back(stride):
     x = torch.rand(2, 3, 4 * stride, 7 * stride)
-    down = shuffle_down(x, stride)
+    down = pd_down(x, stride)
     for n in range(2):
         for i in range(stride):
             for j in range(stride):
                 assert torch.equal(down[n * stride ** 2 + i * stride + j], x[n, :, i::stride, j::stride])
-    assert torch.equal(shuffle_up(down, stride), x)
+    assert torch.equal(pd_up(down, stride), x)
     mosaic = to_mosaic(down, stride, 2)
     assert mosaic.shape == (2, 3, stride * 8, stride * 11) and torch.equal(from_mosaic(mosaic, stride, 2), down)
     assert torch.equal(mosaic[0, :, 2:6, 2:9], x[0, :, ::stride, ::stride])
@@ -136,15 +136,15 @@ def test_shuffling_is_slicing_and_comes_back(stride):
 @pytest.mark.parametrize('size', [(1, 1), (2, 9), (10, 10), (13, 7)])
 def test_any_size_in_sub_images(size):
     x = torch.rand(2, 3, *size)
-    assert torch.equal(in_sub_images(lambda y: y, x, 5), x)
+    assert torch.equal(pd_forward(lambda y: y, x, 5), x)
 
 
 @pytest.mark.parametrize('size', [(1, 1), (2, 9), (10, 10), (13, 7)])
 def test_a_mosaic_is_the_batch_where_nothing_reaches_across(size):
     x = torch.rand(2, 3, *size)
-    assert torch.equal(in_sub_images(lambda y: y, x, 5, mosaic_pad=2), x)
+    assert torch.equal(pd_forward(lambda y: y, x, 5, mosaic_pad=2), x)
     blurred = torch.nn.AvgPool2d(3, 1, 1)  # reaches 1 pixel, the gap is 4
-    assert torch.allclose(in_sub_images(blurred, x, 2, mosaic_pad=2), in_sub_images(blurred, x, 2), atol=1e-6)
+    assert torch.allclose(pd_forward(blurred, x, 2, mosaic_pad=2), pd_forward(blurred, x, 2), atol=1e-6)
 
 
 def test_passes_of_a_network_that_wants_multiples():
@@ -156,7 +156,7 @@ def test_passes_of_a_network_that_wants_multiples():
         return y
     x = torch.rand(1, 3, 21, 35)
     for passes in ({}, {'refine': 'again'}, {'refine': 'replace', 'mosaic_pad': 2}):
-        assert torch.allclose(denoise_in_passes(net, x, 2, multiple_of=8, **passes), x)
+        assert torch.allclose(subsampled_inference(net, x, 2, multiple_of=8, **passes), x)
     assert len(seen) == 1 + 2 + 9
 
 
@@ -179,28 +179,28 @@ def test_every_place_of_a_cell_is_as_likely():
 
 
 def test_parts_are_a_partition():
-    parts = random_parts(torch.rand(2, 3, 30, 40), 3, torch.Generator().manual_seed(0))
+    parts = random_partition(torch.rand(2, 3, 30, 40), 3, torch.Generator().manual_seed(0))
     assert torch.equal(parts.sum(0), torch.ones(2, 1, 30, 40, dtype=torch.long))
     assert parts.float().mean(dim=(1, 2, 3, 4)) == pytest.approx([1 / 3] * 3, abs=0.03)
 
 
 def test_masked_pixels_are_predicted_unseen():
     x = torch.rand(1, 3, 8, 8) + 1
-    assert fill_masked(lambda y: y, x, 2).abs().max() == 0, 'what is hidden is zero'
-    assert torch.equal(fill_masked(lambda y: torch.full_like(y, 7), x, 4), torch.full_like(x, 7)), 'all are filled'
+    assert masked_inference(lambda y: y, x, 2).abs().max() == 0, 'what is hidden is zero'
+    assert torch.equal(masked_inference(lambda y: torch.full_like(y, 7), x, 4), torch.full_like(x, 7)), 'all are filled'
     image = x.clone().requires_grad_()
-    fill_masked(lambda y: y.cumsum(3), image, 2, torch.Generator().manual_seed(0))[0, 0, 4, 5].backward()
+    masked_inference(lambda y: y.cumsum(3), image, 2, torch.Generator().manual_seed(0))[0, 0, 4, 5].backward()
     assert image.grad[0, 0, 4, 5] == 0 and image.grad[0, 0, 4, :5].sum() > 0
 
 
 def test_refinement_is_the_mean_of_its_draws():
     noisy, denoised = torch.rand(2, 2, 3, 64, 64)
     generator = torch.Generator().manual_seed(0)
-    result = replace_and_refine(lambda y: y, noisy, denoised, 0.16, 8, by_channel=True, generator=generator)
+    result = random_replacing_refinement(lambda y: y, noisy, denoised, 0.16, 8, by_channel=True, generator=generator)
     taken = ((result - denoised) / (noisy - denoised))
     assert taken.mean() == pytest.approx(0.16, abs=0.005)
     assert torch.allclose((taken * 8).round() / 8, taken, atol=1e-2)
-    together = replace_and_refine(lambda y: y, noisy, denoised, 0.5, 1)
+    together = random_replacing_refinement(lambda y: y, noisy, denoised, 0.5, 1)
     assert (((together == noisy).all(1)) | ((together == denoised).all(1))).all(), 'all channels of a pixel'
 
 
@@ -229,7 +229,7 @@ def test_checkpoints_with_the_peers_keys(method, img_range, passes, tmp_path):
     image = np.random.default_rng(0).random((20, 27, 3)).astype(np.float32)
     with torch.no_grad():
         x = torch.from_numpy(image).permute(2, 0, 1)[None] * img_range
-        expected = (denoise_in_passes(net, x, **passes) / img_range).clamp(0, 1)[0].permute(1, 2, 0).numpy()
+        expected = (subsampled_inference(net, x, **passes) / img_range).clamp(0, 1)[0].permute(1, 2, 0).numpy()
     assert np.abs(denoise(image) - expected).max() < 1e-5
 
 

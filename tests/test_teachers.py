@@ -17,17 +17,17 @@ import torch
 from test_training import assert_same, weights_of, write_yml
 from torch import nn
 
-from basicsr_sassid._checks import UserError
-from basicsr_sassid._options import complete_options
 from basicsr_sassid.archs.bnn_arch import BNN
-from basicsr_sassid.archs.symmetry_util import over_symmetries
 from basicsr_sassid.data.noisy_image_dataset import NoisyImageDataset
 from basicsr_sassid.data.teacher_cache import TeacherCache, fingerprint, unpack
 from basicsr_sassid.models.staged_model import StagedModel
-from basicsr_sassid.models.teacher_util import ask, asked_pixels, spread
-from basicsr_sassid.noise import estimate_noise
+from basicsr_sassid.noise.estimate import estimate_noise
 from basicsr_sassid.noise.posterior import PosteriorMean
-from basicsr_sassid.train import train
+from basicsr_sassid.ops.dihedral import self_ensemble
+from basicsr_sassid.ops.sliding_window import sliding_window_cost, sliding_window_predict, window_starts
+from basicsr_sassid.training.loop import train
+from basicsr_sassid.training.options import resolve_options
+from basicsr_sassid.utils.errors import UserError
 
 from conftest import ROOT, run_module, tiny_options
 
@@ -44,7 +44,7 @@ def caches_of(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize(('side', 'window'), [(1, 32), (31, 32), (32, 32), (33, 32), (64, 32), (100, 32), (513, 128)])
 def test_windows_cover_the_line_and_overlap_by_half(side, window):
-    starts = spread(side, window)
+    starts = window_starts(side, window)
     assert starts[0] == 0 and starts[-1] == max(side - window, 0)
     assert all(0 < after - before <= window // 2 + 1 for before, after in pairwise(starts))
 
@@ -54,12 +54,12 @@ def test_asking_whole_images_is_asking_each_window(ensemble):
     """The plain twin: a window at a time, turned as its place says, weighed by the distance to its nearer edges."""
     net = BNN(dim=4, blind_size=3).eval()
     image = torch.rand(3, 70, 101) * 255
-    answer = ask(net, image, window=32, ensemble=ensemble, batch_size=5)
+    answer = sliding_window_predict(net, image, window=32, ensemble=ensemble, batch_size=5)
     total, weights = torch.zeros_like(image), torch.zeros(70, 101)
     ramp = torch.tensor([*range(1, 17), *range(16, 0, -1)]).float()
     with torch.no_grad():
-        for row, top in enumerate(spread(70, 32)):
-            for column, left in enumerate(spread(101, 32)):
+        for row, top in enumerate(window_starts(70, 32)):
+            for column, left in enumerate(window_starts(101, 32)):
                 window = image[None, :, top:top + 32, left:left + 32]
                 answers = []
                 for number in range(8) if ensemble else [(3 * row + column) % 8]:
@@ -77,9 +77,9 @@ def test_asking_whole_images_is_asking_each_window(ensemble):
 def test_a_teacher_without_context_says_the_same_asked_once_or_live(size):
     net = nn.Conv2d(3, 3, 1).requires_grad_(False)
     image = torch.rand(3, *size)
-    torch.testing.assert_close(ask(net, image, window=32), net(image[None])[0])
+    torch.testing.assert_close(sliding_window_predict(net, image, window=32), net(image[None])[0])
     height, width = (min(side, 32) for side in size)
-    assert asked_pixels(size, 32) == len(spread(size[0], 32)) * len(spread(size[1], 32)) * height * width
+    assert sliding_window_cost(size, 32) == len(window_starts(size[0], 32)) * len(window_starts(size[1], 32)) * height * width
 
 
 def test_borders_of_windows_hardly_count():
@@ -88,7 +88,7 @@ def test_borders_of_windows_hardly_count():
     net = nn.AvgPool2d(9, stride=1, padding=4)
     live = net(image[None, :, 16:48, 16:48])[0]
     assert live[:, 0, 0].max() < 35
-    assert ask(net, image, window=32)[:, 16:80, 16:80].min() > 90
+    assert sliding_window_predict(net, image, window=32)[:, 16:80, 16:80].min() > 90
 
 
 def test_over_symmetries_is_the_mean_of_eight():
@@ -101,9 +101,9 @@ def test_over_symmetries_is_the_mean_of_eight():
     turned = x.transpose(2, 3)
     for dims in ((), (3,), (2,), (2, 3)):
         plain.append(net(turned.flip(dims)).flip(dims).transpose(2, 3))
-    torch.testing.assert_close(over_symmetries(net, x), torch.stack(plain).mean(0))
+    torch.testing.assert_close(self_ensemble(net, x), torch.stack(plain).mean(0))
     symmetric = nn.AvgPool2d(3, 1, 1)
-    torch.testing.assert_close(over_symmetries(symmetric, x), symmetric(x))
+    torch.testing.assert_close(self_ensemble(symmetric, x), symmetric(x))
 
 
 # ---- files ----
@@ -140,18 +140,18 @@ def test_a_fingerprint_is_of_weights_images_and_settings():
 
 
 def test_another_file_under_the_same_name_is_another_dataset(photographs):
-    def identity():
-        return NoisyImageDataset({'phase': 'train', 'dataroot_lq': str(photographs), 'patch_size': 32}).identity()
-    first = identity()
-    assert identity() == first
+    def content_key():
+        return NoisyImageDataset({'phase': 'train', 'dataroot_lq': str(photographs), 'patch_size': 32}).content_key()
+    first = content_key()
+    assert content_key() == first
     shutil.copy(photographs / '1.png', photographs / '0.png')
-    assert identity() != first
+    assert content_key() != first
 
 
 def test_no_space_is_said_before_anything_is_asked(photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(10 ** 6, 10 ** 6, 1000))
     with pytest.raises(UserError, match=r'teacher_cache: .*lmdb needs 0.0 GB, 0.0 GB are free. Free some space'):
-        train(complete_options(cached_options(photographs), tmp_path, True))
+        train(resolve_options(cached_options(photographs), tmp_path, True))
 
 
 # ---- training ----
@@ -172,9 +172,9 @@ def test_the_cached_teacher_is_not_asked_again(photographs, tmp_path, monkeypatc
     forward = BNN.forward
     monkeypatch.setattr(BNN, 'forward', lambda self, x: (asked.append(self.training), forward(self, x))[1])
     opt = cached_options(photographs, kind)
-    model = train(complete_options(opt, tmp_path, True))
+    model = train(resolve_options(opt, tmp_path, True))
     assert model.stages[2].name == 'unet' and asked.count(True) == 4
-    windows = 6 * len(spread(64, 32)) * len(spread(80, 32))
+    windows = 6 * len(window_starts(64, 32)) * len(window_starts(80, 32))
     # batches of 2, or of 1 where a symmetry has one window only; once for both stages
     assert windows // 2 <= asked.count(False) <= windows
     assert len(caches_of(tmp_path)) == (kind == 'lmdb')
@@ -194,13 +194,13 @@ def test_what_is_trained_on_is_the_teachers_answer(photographs, tmp_path, monkey
     def compare(self, i):
         if self.stage.name != 'bnn':
             live = self.nets['bnn'](self.lq * 255)
-            blended = self.refine('bnn', live, self.lq * 255)
+            blended = self.postprocess_target('bnn', live, self.lq * 255)
             assert ((blended - live).abs().mean() > 1) == posterior
             live = blended
             seen.append((live / 255).clamp(-0.25, 1.25).sub(self.answers['bnn']).abs().max().item() * 255)
         return step(self, i)
     monkeypatch.setattr(StagedModel, 'optimize_parameters', compare)
-    train(complete_options(opt, tmp_path, True))
+    train(resolve_options(opt, tmp_path, True))
     assert len(seen) == 8 and max(seen) < 0.01
 
 
@@ -209,20 +209,20 @@ def test_the_posterior_needs_whole_images(photographs, tmp_path):
     opt['datasets']['train'].update(type='PairedImageDataset', dataroot_gt=str(photographs), gt_size=32)
     del opt['datasets']['train']['patch_size']
     with pytest.raises(UserError, match=r'train.posterior needs NoisyImageDataset, not PairedImageDataset'):
-        train(complete_options(opt, tmp_path, True))
+        train(resolve_options(opt, tmp_path, True))
     opt['train']['posterior'] = 'yes'
     with pytest.raises(UserError, match='train.posterior: expected one of True, False, auto'):
-        complete_options(opt, tmp_path, True)
+        resolve_options(opt, tmp_path, True)
 
 
 @pytest.mark.parametrize(('error', 'blended'), [(9., True), (3., False)])
 def test_auto_blends_where_the_bnn_errs_by_more_than_the_noise(photographs, tmp_path, monkeypatch, error, blended):
     monkeypatch.setattr(PosteriorMean, 'compare', lambda *_: (error, 4.))
-    model = train(complete_options(cached_options(photographs, 'off', posterior='auto'), tmp_path, True))
-    assert model.blends == blended and bool(model.teaching('bnn')) == blended
+    model = train(resolve_options(cached_options(photographs, 'off', posterior='auto'), tmp_path, True))
+    assert model.blends == blended and bool(model.cache_settings('bnn')) == blended
     answer, lq = torch.rand(2, 1, 3, 32, 32) * 255
-    assert torch.equal(model.refine('bnn', answer, lq), answer) != blended
-    assert model.refine('lan', answer, lq) is answer
+    assert torch.equal(model.postprocess_target('bnn', answer, lq), answer) != blended
+    assert model.postprocess_target('lan', answer, lq) is answer
 
 
 def test_the_posterior_is_the_same_in_half_precision():
@@ -237,13 +237,13 @@ def test_the_posterior_is_the_same_in_half_precision():
 
 def test_auto_asks_once_where_that_is_less_work(photographs, tmp_path):
     # asked once: 6 images x 12 windows of 32x32; asked live: 8 iterations x 2 patches
-    assert asked_pixels((64, 80), 32) == 12 * 32 * 32
+    assert sliding_window_cost((64, 80), 32) == 12 * 32 * 32
     for iterations, pays in ((17, False), (18, True)):
         opt = cached_options(photographs, 'auto')
         for name in ('lan', 'unet'):
             opt['train']['stages'][name]['iter'] = iterations
         folder = tmp_path / str(iterations)
-        train(complete_options(opt, folder, True))
+        train(resolve_options(opt, folder, True))
         assert len(caches_of(folder)) == pays
         log = next((folder / 'experiments' / 'tiny').glob('train_*.log')).read_text()
         assert ('No teacher cache' in log) != pays
@@ -266,7 +266,7 @@ def test_killed_while_asking_it_goes_on_and_ends_the_same(photographs, tmp_path)
     # what a kill leaves: the first stage's end, and a cache with some answers
     slow = ('import time, basicsr_sassid.models.staged_model as m, basicsr_sassid.train as t\n'
             'ask = m.ask\n'
-            'm.ask = lambda *a, **k: (time.sleep(0.5), ask(*a, **k))[1]\n'
+            'm.ask = lambda *a, **k: (time.sleep(0.5), sliding_window_predict(*a, **k))[1]\n'
             f't.main(["-opt", {yml!r}, "--auto_resume"])')
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
     process = subprocess.Popen([sys.executable, '-c', slow], cwd=killed, env=environment, start_new_session=True,
@@ -306,7 +306,7 @@ def test_fp16_trains_with_a_scaler_that_is_resumed(photographs, tmp_path):
     opt = tiny_options(photographs, precision='fp16', grad_clip=10.)
     for block in opt['train']['stages'].values():
         block['iter'] = 10  # the first few are skipped, until the scale has come down
-    model = train(complete_options(copy.deepcopy(opt), tmp_path, True))
+    model = train(resolve_options(copy.deepcopy(opt), tmp_path, True))
     assert model.dtype == torch.float16 and model.scaler.is_enabled()
     states = tmp_path / 'experiments/tiny/training_states'
     state = torch.load(states / '30.state', weights_only=True)
@@ -314,7 +314,7 @@ def test_fp16_trains_with_a_scaler_that_is_resumed(photographs, tmp_path):
     whole = weights_of(tmp_path)
     for name in ('30.state', '27.state'):
         (states / name).unlink()
-    train(complete_options(opt, tmp_path, True, auto_resume=True))
+    train(resolve_options(opt, tmp_path, True, auto_resume=True))
     assert_same(whole, weights_of(tmp_path))
     assert torch.load(states / '30.state', weights_only=True)['scaler'] == state['scaler']
 
@@ -323,4 +323,4 @@ def test_a_lan_that_sees_more_than_the_blind_square_is_warned_of(photographs, tm
     opt = tiny_options(photographs)
     opt['network_bnn']['blind_size'], opt['network_lan']['receptive_size'] = 5, 7
     with pytest.warns(UserWarning, match='receptive_size 7 is larger than network_bnn.blind_size 5'):
-        complete_options(opt, tmp_path, True)
+        resolve_options(opt, tmp_path, True)

@@ -14,16 +14,16 @@ import pytest
 import torch
 import yaml
 
-from basicsr_sassid._checks import UserError
-from basicsr_sassid._options import complete_options
 from basicsr_sassid.models.staged_model import StagedModel, output_names, stage_at
-from basicsr_sassid.train import load_resume_state, train
+from basicsr_sassid.training.loop import load_resume_state, train
+from basicsr_sassid.training.options import resolve_options
+from basicsr_sassid.utils.errors import UserError
 
 from conftest import ROOT, run_module, tiny_options
 
 
 def trained(opt: dict, folder: Path, **flags) -> StagedModel:
-    return train(complete_options(opt, folder, True, **flags))
+    return train(resolve_options(opt, folder, True, **flags))
 
 
 def weights_of(folder: Path, name: str = 'tiny', label: str = 'latest') -> dict[str, torch.Tensor]:
@@ -106,10 +106,10 @@ def test_a_given_network_skips_its_stage(photographs, tmp_path):
     opt = tiny_options(photographs)
     opt['train']['stages']['bnn']['iter'] = 0
     with pytest.raises(UserError, match=r'stages.bnn.iter is 0, so network_bnn must be given'):
-        complete_options(opt, tmp_path, True)
+        resolve_options(opt, tmp_path, True)
     opt['path'] = {'pretrain_network_bnn': str(models / 'net_bnn_latest.pth')}
     model = trained(opt, tmp_path / 'second')
-    assert model.lengths == [0, 4, 4]
+    assert model.stage_iters == [0, 4, 4]
     before, after = weights_of(tmp_path / 'first'), weights_of(tmp_path / 'second')
     assert_same({k: v for k, v in before.items() if k.startswith('bnn')},
                 {k: v for k, v in after.items() if k.startswith('bnn')})
@@ -185,7 +185,7 @@ def test_auto_resume_from_another_folder(photographs, tmp_path, monkeypatch):
     trained(tiny_options(photographs), tmp_path)
     (tmp_path / 'elsewhere').mkdir()
     monkeypatch.chdir(tmp_path / 'elsewhere')
-    opt = complete_options(tiny_options(photographs), tmp_path, True, auto_resume=True)
+    opt = resolve_options(tiny_options(photographs), tmp_path, True, auto_resume=True)
     assert load_resume_state(opt)['iter'] == 12
     train(opt)
     assert [path.name for path in (tmp_path / 'experiments').iterdir()] == ['tiny']
@@ -204,7 +204,7 @@ def test_a_half_written_state_is_passed_over(photographs, tmp_path, capsys):
     whole = (states / '12.state').read_bytes()
     (states / '12.state').write_bytes(whole[:len(whole) // 2])
     (states / '.tmp_x.state').write_bytes(whole[:100])
-    opt = complete_options(tiny_options(photographs), tmp_path, True, auto_resume=True)
+    opt = resolve_options(tiny_options(photographs), tmp_path, True, auto_resume=True)
     assert load_resume_state(opt)['iter'] == 9
     assert '12.state is no whole training state' in capsys.readouterr().err
 
@@ -238,7 +238,7 @@ def test_paths_are_not_made_into_folders(photographs, tmp_path):
     opt = tiny_options(photographs)
     opt['path'] = {'teacher': str(tmp_path / 'x' / 'teacher.pth')}  # stock: os.makedirs
     with pytest.raises(UserError, match="path: unknown key 'teacher'"):
-        complete_options(opt, tmp_path, True)
+        resolve_options(opt, tmp_path, True)
     assert not (tmp_path / 'x').exists()
 
 

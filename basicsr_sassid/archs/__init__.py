@@ -1,3 +1,3 @@
-from basicsr_sassid._scan import import_registering
+from basicsr_sassid.utils.registry import import_registering_modules
 
-import_registering(__name__, __file__, 'arch')
+import_registering_modules(__name__, __file__, 'arch')

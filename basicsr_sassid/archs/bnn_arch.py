@@ -10,7 +10,8 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from basicsr_sassid.archs.unet_util import NUM_LEVELS, UNetTrunk, float32_head, init_unet, pad_to_multiple, shift_down
+from basicsr_sassid.archs.unet_util import NUM_LEVELS, UNetTrunk, float32_head, init_unet, shift_down
+from basicsr_sassid.ops.padding import pad_to_multiple
 
 
 @ARCH_REGISTRY.register()
@@ -33,6 +34,8 @@ class BNN(nn.Module):
         ValueError: ``blind_size`` is even or below 1.
     """
     multiple_of = 2 ** NUM_LEVELS
+    global_context = False
+    half_precision = True
 
     def __init__(self, num_in_ch: int = 3, num_out_ch: int = 3, dim: int = 48, blind_size: int = 9) -> None:
         super().__init__()

@@ -57,8 +57,8 @@ class _Branch(nn.Module):
 class DBSNl(nn.Module):
     """Predicts each pixel from its surroundings without that pixel: two branches of dilated convolutions.
 
-    Noise that is correlated passes from the neighbours: it is for images whose noise is white, or was made so by
-    sub-sampling (:mod:`basicsr_sassid.archs.subsample_util`).
+    NoiseModel that is correlated passes from the neighbours: it is for images whose noise is white, or was made so by
+    sub-sampling (:mod:`basicsr_sassid.ops.subsampling`).
 
     Args:
         num_in_ch: channels of the noisy image.
@@ -71,6 +71,8 @@ class DBSNl(nn.Module):
         weights in [0, 255], SDAP's in [0, 1].
     """
     multiple_of = 1
+    global_context = False
+    half_precision = True
 
     def __init__(self, num_in_ch: int = 3, num_out_ch: int = 3, dim: int = 128, num_module: int = 9) -> None:
         super().__init__()

@@ -50,6 +50,7 @@ class LAN(nn.Module):
         ValueError: ``receptive_size`` is even or below 1.
     """
     multiple_of = 1
+    half_precision = True
 
     def __init__(self, num_in_ch: int = 3, num_out_ch: int = 3, dim: int = 64, receptive_size: int = 3,
                  num_block: int = 6, reduction: int = 16, channel_attention: bool = True) -> None:
@@ -57,6 +58,7 @@ class LAN(nn.Module):
         if not isinstance(receptive_size, int) or receptive_size < 1 or receptive_size % 2 == 0:
             raise ValueError(
                 f'receptive_size: expected an odd number >= 1 (the side of the square it sees), got {receptive_size!r}')
+        self.global_context = channel_attention
         stem: list[nn.Module] = [nn.Conv2d(num_in_ch, dim, 1), nn.ReLU(inplace=True)]
         for _ in range(receptive_size // 2):
             stem += [nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU(inplace=True)]

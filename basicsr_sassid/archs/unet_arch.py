@@ -8,7 +8,8 @@ from __future__ import annotations
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from basicsr_sassid.archs.unet_util import NUM_LEVELS, UNetTrunk, float32_head, init_unet, pad_to_multiple
+from basicsr_sassid.archs.unet_util import NUM_LEVELS, UNetTrunk, float32_head, init_unet
+from basicsr_sassid.ops.padding import pad_to_multiple
 
 
 @ARCH_REGISTRY.register()
@@ -27,6 +28,8 @@ class DenoisingUNet(nn.Module):
         (N, num_in_ch, H, W) -> (N, num_out_ch, H, W), any H and W >= 1.
     """
     multiple_of = 2 ** NUM_LEVELS
+    global_context = False
+    half_precision = True
 
     def __init__(self, num_in_ch: int = 3, num_out_ch: int = 3, dim: int = 48, img_range: float = 1.) -> None:
         super().__init__()

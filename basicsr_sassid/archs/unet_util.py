@@ -1,4 +1,4 @@
-"""The U-Net trunk that BNN and DenoisingUNet share, and sizes that are no multiple of its stride.
+"""The U-Net trunk that BNN and DenoisingUNet share.
 
 Topology: Laine et al., High-Quality Self-Supervised Deep Image Denoising (NeurIPS 2019), as SASSID uses it
 (Li et al., CVPR 2023, supplement B). Written from the papers.
@@ -12,39 +12,8 @@ from torch.nn import functional as F
 NUM_LEVELS = 5  # poolings; a side must be a multiple of 2 ** NUM_LEVELS
 
 
-def pad_to_multiple(x: Tensor, multiple: int, mode: str) -> Tensor:
-    """Pad the bottom and the right so that both sides are multiples. Undo it with ``y[..., :h, :w]``.
-
-    Args:
-        x: (N, C, H, W), any H, W >= 1.
-        multiple: what both sides shall be a multiple of.
-        mode: ``'reflect'`` mirrors the image without its edge, as often as needed (any size, even one smaller
-            than the padding); ``'zeros'`` adds zeros.
-    """
-    h, w = x.shape[-2:]
-    pad_h, pad_w = -h % multiple, -w % multiple
-    if torch.compiler.is_exporting() and mode == 'reflect':  # the sizes are symbols: no branch on them
-        return x[..., _mirrored(h, h + pad_h, x.device)[:, None], _mirrored(w, w + pad_w, x.device)]
-    if not (pad_h or pad_w):
-        return x
-    if mode == 'zeros':
-        return F.pad(x, (0, pad_w, 0, pad_h))
-    if mode != 'reflect':
-        raise ValueError(f"mode: expected 'reflect' or 'zeros', got {mode!r}")
-    if pad_h < h and pad_w < w:
-        return F.pad(x, (0, pad_w, 0, pad_h), mode='reflect')
-    return x[..., _mirrored(h, h + pad_h, x.device)[:, None], _mirrored(w, w + pad_w, x.device)]
-
-
-def _mirrored(size: int, padded: int, device: torch.device) -> Tensor:
-    """0 1 2 1 0 1 2 ...: the indices of a line of ``size`` pixels mirrored out to ``padded``."""
-    period = torch.full((1,), torch.sym_max(2 * (size - 1), 1), device=device)  # a tensor: ONNX has no other modulo
-    position = torch.arange(padded, device=device) % period
-    return torch.minimum(position, 2 * (size - 1) - position).clamp(min=0)
-
-
 class HalfPlaneConv2d(nn.Conv2d):
-    """3x3 convolution that sees its own row and the two above it, never one below.
+    """3x3 convolution whose receptive field is its own row and the two above it.
 
     Equals: pad two more rows on top, convolve, drop the last two rows. One asymmetric pad does not compute
     what is dropped.

@@ -13,9 +13,10 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from basicsr_sassid._checks import UserError, check_choice, check_keys, existing
-from basicsr_sassid.data.image_util import decode_photo, image_size, list_images
 from basicsr_sassid.data.teacher_cache import TeacherCache, unpack
+from basicsr_sassid.io.photo import decode_photo, image_size, list_images
+from basicsr_sassid.utils.errors import UserError, require_path
+from basicsr_sassid.utils.option_checks import check_choice, check_keys
 
 _KEYS = ('name', 'type', 'dataroot_lq', 'io_backend', 'patch_size', 'use_hflip', 'use_rot', 'phase', 'scale',
          'num_worker_per_gpu', 'batch_size_per_gpu', 'pin_memory', 'hold_out')
@@ -52,7 +53,7 @@ class NoisyImageDataset(Dataset):
             warnings.warn(f'{where}: dataroot_gt is not used; NoisyImageDataset trains on noisy images alone.',
                           stacklevel=2)
         check_keys({k: v for k, v in opt.items() if k != 'dataroot_gt'}, _KEYS, where, required=['dataroot_lq'])
-        self.root = existing(opt['dataroot_lq'], f'{where}.dataroot_lq')
+        self.root = require_path(opt['dataroot_lq'], f'{where}.dataroot_lq')
         backend = (opt.get('io_backend') or {}).get('type') or ('lmdb' if self.root.suffix == '.lmdb' else 'disk')
         check_choice(backend, ('disk', 'lmdb'), f'{where}.io_backend.type')
         self.is_lmdb = backend == 'lmdb'
@@ -121,7 +122,7 @@ class NoisyImageDataset(Dataset):
         path = self.paths[index]
         return decode_photo(self._read(path), path).as_rgb_float()
 
-    def identity(self) -> dict[str, Any]:
+    def content_key(self) -> dict[str, Any]:
         """What tells these images from others without reading them: names, shapes, files' sizes and times."""
         files = [self.root / 'data.mdb'] if self.is_lmdb else [Path(path) for path in self.paths]
         stats = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]

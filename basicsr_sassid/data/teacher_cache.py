@@ -14,8 +14,8 @@ import torch
 from basicsr.utils import FileClient
 from torch import Tensor
 
-from basicsr_sassid._checks import UserError
-from basicsr_sassid._files import make_folder
+from basicsr_sassid.io.atomic import make_folder
+from basicsr_sassid.utils.errors import UserError
 
 _LOWEST, _STEP = -0.25, 1.5 / 65535  # uint16 holds [-0.25, 1.25] in steps of 0.006 grey levels
 

@@ -1,3 +1,1 @@
-from basicsr_sassid.inference.denoiser import Denoiser
-
-__all__ = ['Denoiser']
+"""(H, W, C) array -> denoised array: trained networks, the spectral denoiser, their blend."""

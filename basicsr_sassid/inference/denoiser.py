@@ -1,44 +1,81 @@
-"""Denoiser: weights in, a function from noisy to clean images out."""
+"""A trained network as a function from noisy to denoised arrays."""
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from basicsr_sassid._checks import UserError, check_choice
-from basicsr_sassid._device import PRECISIONS, choose_device, choose_dtype
-from basicsr_sassid.archs.official_util import network_of
-from basicsr_sassid.archs.subsample_util import denoise_in_passes
-from basicsr_sassid.archs.symmetry_util import over_symmetries
-from basicsr_sassid.inference.tiling import tiles
-from basicsr_sassid.weights import build_network, check_passes, load_state, read_weights, state_dict_of
+from basicsr_sassid.archs.capabilities import capabilities_of
+from basicsr_sassid.inference.subsampled import InferenceConfig, subsampled_inference
+from basicsr_sassid.io.author_checkpoints import infer_network_options
+from basicsr_sassid.io.checkpoint import build_network, load_state, read_weights, state_dict_of
+from basicsr_sassid.ops.arrays import as_hwc, white_level
+from basicsr_sassid.ops.dihedral import self_ensemble as mean_over_symmetries
+from basicsr_sassid.ops.tiling import process_tiles
+from basicsr_sassid.utils.device import PRECISIONS, choose_device, choose_dtype
+from basicsr_sassid.utils.errors import UserError
+from basicsr_sassid.utils.option_checks import check_choice
+from basicsr_sassid.utils.sequences import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedNetwork:
+    """A network from a weights file, and how it is applied.
+
+    Attributes:
+        net: with its weights, on the CPU.
+        img_range: value of white for the network.
+        config: see :class:`InferenceConfig`.
+    """
+    net: nn.Module
+    img_range: float
+    config: InferenceConfig
+
+
+def load_for_inference(weights: str | os.PathLike[str], key: str | None = None,
+                       network: Mapping[str, Any] | None = None) -> LoadedNetwork:
+    """Build the network that a weights file holds. See :class:`Denoiser` for the arguments and errors."""
+    content = read_weights(weights)
+    state = state_dict_of(content, weights, key)
+    block = network or content.get('network') or infer_network_options(state)
+    if block is None:
+        raise UserError(f'{weights}: not of a network known here (BNN, LAN, DenoisingUNet, DBSNl). Say which: '
+                        'network={...}')
+    net = build_network(block, str(weights))
+    load_state(net, state, weights)
+    return LoadedNetwork(net, content.get('img_range', 1 if network else 255),
+                         InferenceConfig.from_file(content.get('inference'), str(weights)))
 
 
 class Denoiser:
     """Denoise images of any size with a trained network, in bounded memory.
 
     Args:
-        weights: a ``net_g_*.pth`` of a training, or a checkpoint of the authors of SASSID, AP-BSN, SDAP or AMSNet (with
-            ``network``, unless it is a DBSNl): network, range and passes are told by the content.
+        weights: a ``net_*.pth`` of a training, or a checkpoint of the authors of SASSID, AP-BSN, SDAP or AMSNet (with
+            ``network``, unless it is a DBSNl). The file's content gives the network, its range and its inference.
         device: ``'auto'`` (a GPU if there is one), or torch's name of a device.
-        tile: side of a tile in pixels, a multiple of 32; 0: the image in one piece.
-        overlap: how far a tile sees beyond its part, a multiple of 32; from 128 on, tiled and whole are the same
-            to rounding, but for methods that draw masks: a tile has its own draws.
+        tile: side of a tile in pixels, a multiple of 32; 0: the whole image at once.
+        overlap: context pixels read on each side of a tile, a multiple of 32; from 128 on, the tiled and the untiled
+            result are the same to rounding, except for methods that draw masks: each tile has its own draws.
         self_ensemble: mean over the eight flips and turns: slightly better, eight times slower.
         precision: of the network's inner layers: ``'fp32'``, ``'bf16'``, ``'fp16'``, or ``'auto'``: bf16 where the
-            hardware has it, and the network is ours: its last layer stays in float32. So does arithmetic on pixels.
+            hardware multiplies it natively and the network states that half precision is safe
+            (:mod:`basicsr_sassid.archs.capabilities`). Arithmetic on pixels is float32.
         key: ``'params'`` or ``'params_ema'``; by default the average where the file has one.
-        network: option block of any network of BasicSR's registry, ``{type: NAME, ...}``; by default as the file says.
-        img_range: value of white for the network; by default as the file says, and 1 with ``network``.
-        passes: how the network is used, the arguments of :func:`denoise_in_passes`; by default as the file says. AP-BSN
-            without R3: ``{'stride': 2}``; one plain pass: ``{}``. ``multiple_of`` is kept, being the network's.
+        network: option block of any network of BasicSR's registry, ``{type: NAME, ...}``; by default the file's.
+        img_range: value of white for the network; by default the file's, and 1 with ``network``.
+        inference: an :class:`InferenceConfig`, or its keys; by default the file's. AP-BSN without R3: ``{'pd_b': 2}``;
+            one plain pass: ``{}``. ``multiple_of`` is kept, being the network's.
 
     Raises:
-        UserError: the file is no weights file, or not of a network known here; the device is not there.
+        UserError: the file is no weights file, or its network is unknown; the device does not exist; tile or overlap is
+            no multiple of the network's grid; an unknown key or value in ``inference``.
 
     Example:
         >>> denoise = Denoiser(weights, self_ensemble=True)     # net_g_latest.pth, student.safetensors ...
@@ -46,92 +83,77 @@ class Denoiser:
         (40, 50, 3)
     """
 
-    def __init__(self, weights: str | os.PathLike, device: str = 'auto', tile: int = 512, overlap: int = 128,
+    def __init__(self, weights: str | os.PathLike[str], device: str = 'auto', tile: int = 512, overlap: int = 128,
                  self_ensemble: bool = False, precision: str = 'auto', key: str | None = None,
-                 network: dict | None = None, img_range: float | None = None, passes: dict | None = None) -> None:
-        content = read_weights(weights)
-        state = state_dict_of(content, weights, key)
-        block = network or content.get('network') or network_of(state)
-        if block is None:
-            raise UserError(f'{weights}: not of a network known here (BNN, LAN, DenoisingUNet, DBSNl). Say which: '
-                            'network={...}')
-        self.net = build_network(block, str(weights))
-        load_state(self.net, state, weights)
-        self.img_range = img_range or content.get('img_range', 1 if network else 255)
-        used = content.get('inference') or {}
-        own = {'multiple_of': used['multiple_of']} if 'multiple_of' in used else {}  # the network's, not the method's
-        self.passes = used if passes is None else {**own, **passes}
-        check_passes(self.passes, 'passes')
+                 network: Mapping[str, Any] | None = None, img_range: float | None = None,
+                 inference: InferenceConfig | Mapping[str, Any] | None = None) -> None:
+        loaded = load_for_inference(weights, key, network)
+        self.net, self.img_range = loaded.net, img_range or loaded.img_range
+        self.inference = _overridden(loaded.config, inference)
         self.device = choose_device(device)
         check_choice(precision, PRECISIONS, 'precision')
-        is_ours = type(self.net).__module__.startswith('basicsr_sassid.')
-        self.dtype = choose_dtype(precision if is_ours or precision != 'auto' else 'fp32', self.device)
+        capabilities = capabilities_of(self.net)
+        native = precision != 'auto' or capabilities.half_precision
+        self.dtype = choose_dtype(precision if native else 'fp32', self.device)
         self.net.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
-        wanted = getattr(self.net, 'multiple_of', 1)
-        if tile < 0 or tile % wanted or overlap < 0 or overlap % wanted:
-            raise UserError(f'tile and overlap: expected multiples of {wanted}, got {tile} and {overlap}')
-        # a network that averages over its whole input is another function on a tile
-        whole = tile == 0 or any(isinstance(module, nn.AdaptiveAvgPool2d) for module in self.net.modules())
-        # tiles start on the network's grid in every sub-image, and see as far there
-        stride = self.passes.get('stride', 1)
-        self.multiple_of = stride * math.lcm(wanted, self.passes.get('multiple_of', 1))
-        self.tile, self.overlap = (-(-pixels // self.multiple_of) * self.multiple_of
-                                   for pixels in (0 if whole else tile, overlap * stride))
+        grid = capabilities.multiple_of
+        if tile < 0 or tile % grid or overlap < 0 or overlap % grid:
+            raise UserError(f'tile and overlap: expected multiples of {grid}, got {tile} and {overlap}')
+        # tiles start on the network's grid in every sub-image, and have the same context there
+        self.multiple_of = self.inference.pd_b * math.lcm(grid, self.inference.multiple_of)
+        self.tile, self.overlap = (-(-pixels // self.multiple_of) * self.multiple_of for pixels in (
+            0 if capabilities.global_context else tile, overlap * self.inference.pd_b))
         self.self_ensemble = self_ensemble
 
-    def __call__(self, image: np.ndarray, progress: Callable[[float], None] | None = None) -> np.ndarray:
+    def __call__(self, image: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         """Denoise one image.
 
         Args:
             image: (H, W), (H, W, 1) or (H, W, 3) RGB; uint8, uint16, or float in [0, 1].
-            progress: called with the share done, 0 to 1.
+            progress: called with the fraction done, 0 to 1.
 
         Returns:
-            The image denoised: same shape, dtype and range; integers rounded, all clipped to the range.
+            The denoised image: same shape, dtype and range; integers rounded, all clipped to the range.
 
         Raises:
-            UserError: another shape or dtype; values that are not finite; the network gave such.
+            UserError: another shape or dtype; values that are not finite in the image or the prediction.
         """
-        pixels = image[..., None] if image.ndim == 2 else image
-        if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
-            raise UserError(f'expected an image of shape (H, W), (H, W, 1) or (H, W, 3), got {image.shape}')
-        white = _white(image.dtype)
-        result = np.empty_like(pixels)
-        height, width = pixels.shape[:2]
-        largest = -(-max(height, width) // self.multiple_of) * self.multiple_of
-        boxes = list(tiles(height, width, self.tile or largest, self.overlap, self.multiple_of))
-        for number, (seen, inner, kept) in enumerate(boxes, 1):
-            denoised = self._run(pixels[seen].astype(np.float32) * (self.img_range / white))[inner] / self.img_range
+        pixels = as_hwc(image)
+        white = white_level(image.dtype)
+
+        def denoise_tile(tile: np.ndarray) -> np.ndarray:
+            denoised = self._predict(tile.astype(np.float32) * (self.img_range / white)) / self.img_range
             if not np.isfinite(denoised).all():
                 raise UserError('the result is not finite: are the weights damaged, or is the image?')
             denoised = denoised.clip(0, 1) * white
-            result[kept] = denoised.round() if white > 1 else denoised
-            if progress:
-                progress(number / len(boxes))
-        return result.reshape(image.shape)
+            return denoised.round() if white > 1 else denoised
+        untiled = -(-max(pixels.shape[:2]) // self.multiple_of) * self.multiple_of
+        return process_tiles(pixels, denoise_tile, self.tile or untiled, self.overlap, self.multiple_of,
+                             progress).reshape(image.shape)
 
     @torch.no_grad()
-    def _run(self, pixels: np.ndarray) -> np.ndarray:
+    def _predict(self, pixels: np.ndarray) -> np.ndarray:
         """(H, W, C) float32 in [0, img_range] -> the same, denoised."""
-        channels = pixels.shape[2]
+        is_grey = pixels.shape[2] == 1
         x = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None].to(self.device)
-        y = self._ensemble(x.expand(-1, 3, -1, -1)) if channels == 1 else self._ensemble(x)
-        y = y.mean(dim=1, keepdim=True) if channels == 1 else y
+        y = self._forward(x.expand(-1, 3, -1, -1) if is_grey else x)
+        y = y.mean(dim=1, keepdim=True) if is_grey else y
         return y[0].float().permute(1, 2, 0).cpu().numpy()
 
-    def _ensemble(self, x: Tensor) -> Tensor:
+    def _forward(self, x: Tensor) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             if self.self_ensemble:
-                return over_symmetries(self._answer, x)
-            return self._answer(x.contiguous(memory_format=torch.channels_last))
+                return mean_over_symmetries(self._infer, x)
+            return self._infer(x.contiguous(memory_format=torch.channels_last))
 
-    def _answer(self, x: Tensor) -> Tensor:
-        return denoise_in_passes(self.net, x, **self.passes) if self.passes else self.net(x)
+    def _infer(self, x: Tensor) -> Tensor:
+        return subsampled_inference(self.net, x, self.inference)
 
 
-def _white(dtype: np.dtype) -> float:
-    if dtype in (np.uint8, np.uint16):
-        return float(np.iinfo(dtype).max)
-    if np.issubdtype(dtype, np.floating):
-        return 1.
-    raise UserError(f'expected uint8, uint16 or float in [0, 1], got {dtype}')
+def _overridden(config: InferenceConfig, inference: InferenceConfig | Mapping[str, Any] | None) -> InferenceConfig:
+    """The given inference with the multiple that the network needs; the file's where none is given."""
+    if inference is None:
+        return config
+    if isinstance(inference, InferenceConfig):
+        return inference
+    return InferenceConfig.parse({'multiple_of': config.multiple_of, **inference}, 'inference')

@@ -6,9 +6,9 @@ import os
 import torch
 from torch import Tensor, nn
 
-from basicsr_sassid._checks import UserError
-from basicsr_sassid._files import written_whole
 from basicsr_sassid.inference.denoiser import Denoiser
+from basicsr_sassid.io.atomic import atomic_write
+from basicsr_sassid.utils.errors import UserError
 
 
 class _UnitRange(nn.Module):
@@ -45,5 +45,5 @@ def export_onnx(weights: str | os.PathLike, output: str | os.PathLike) -> None:
     program = torch.onnx.export(net, (example,), input_names=['lq'], output_names=['result'], dynamo=True,
                                 dynamic_shapes={'lq': dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)},
                                 verbose=False)
-    with written_whole(output) as partial:
+    with atomic_write(output) as partial:
         program.save(partial)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from basicsr_sassid._checks import UserError, existing
-from basicsr_sassid.data.image_util import EXTENSIONS, list_images, read_photo, write_photo
 from basicsr_sassid.inference.denoiser import Denoiser
+from basicsr_sassid.io.photo import EXTENSIONS, list_images, read_photo, write_photo
+from basicsr_sassid.utils.errors import UserError, require_path
 
 
 def denoise_files(inputs: Sequence[str | os.PathLike], output: str | os.PathLike, weights: str | os.PathLike,
@@ -55,7 +55,7 @@ def plan_outputs(inputs: Sequence[str | os.PathLike], output: Path) -> dict[Path
     """Input file -> output file. Raises UserError; see :func:`denoise_files`."""
     targets: dict[Path, Path] = {}
     for given in inputs:
-        path = existing(given, 'input')
+        path = require_path(given, 'input')
         if path.is_dir():
             found = [file for file in list_images(path) if output.resolve() not in file.resolve().parents
                      or path.resolve() == output.resolve()]

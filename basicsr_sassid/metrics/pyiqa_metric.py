@@ -9,7 +9,7 @@ import torch
 from basicsr.metrics.metric_util import reorder_image
 from basicsr.utils.registry import METRIC_REGISTRY
 
-from basicsr_sassid._checks import UserError
+from basicsr_sassid.utils.errors import UserError
 
 
 @METRIC_REGISTRY.register()

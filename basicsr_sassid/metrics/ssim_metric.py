@@ -11,7 +11,7 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
-from basicsr_sassid._checks import UserError
+from basicsr_sassid.utils.errors import UserError
 
 _WINDOW = 7  # scikit-image's
 _SIGMA, _TRUNCATE = 1.5, 3.5  # MATLAB's radius of 5 pixels: int(3.5 * 1.5 + 0.5)

@@ -5,72 +5,78 @@ Liao et al., ECCV 2024, arXiv 2407.06514. Written from its description. Licence:
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from basicsr.losses import build_loss
 from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
 from torch import Tensor, nn
 
-from basicsr_sassid._checks import UserError, check_keys, check_number, check_registered
-from basicsr_sassid.archs.subsample_util import fill_masked, random_parts, shuffle_down, shuffle_up
-from basicsr_sassid.models.staged_model import Stage
-from basicsr_sassid.models.sub_image_util import SubImageModel
+from basicsr_sassid.inference.subsampled import InferenceConfig
+from basicsr_sassid.models.subsampled_model import SubsampledModel
+from basicsr_sassid.ops.subsampling import masked_inference, pd_down, pd_up, random_partition
+from basicsr_sassid.training.schema import AMSNetTrainOptions
+from basicsr_sassid.training.stages import Stage
+from basicsr_sassid.utils.errors import UserError
+from basicsr_sassid.utils.option_checks import check_registered
 
 
 @MODEL_REGISTRY.register()
-class AMSNetModel(SubImageModel):
-    """Any network of the registry learns to fill in the pixels that a mask has hidden from it, on sub-images; in use
-    each of ``inference.parts`` masks hides its part of the pixels, and together they are the image. Then R3.
+class AMSNetModel(SubsampledModel):
+    """Any network of the registry is trained to predict the pixels that a mask hides, on sub-images. At inference each
+    of ``inference.num_masks`` masks hides its share of the pixels, and together they give the image. Then R3.
 
-    Stage ``bsn`` is the paper's AMSNet-B. A stage ``prior`` after it is AMSNet-P: all parts are filled in, and beside
-    their distance from the noisy image a prior of smoothness is lowered. The paper's formula of the prior could not be
-    read; this is total variation of the whole image, BasicSR's ``WeightedTVLoss``, with the paper's weight. ``-E`` of
-    either is ``inference.refine: replace``.
-
-    Option keys beside SubImageModel's, in ``train``: ``parts`` (2: half of the pixels are hidden in training),
-    ``prior`` (``{type: WeightedTVLoss, loss_weight: 0.01}``: a loss of one image).
+    Stage ``bsn`` is the paper's AMSNet-B. A stage ``prior`` after it is AMSNet-P: the pixels of all masks are
+    predicted, and beside their distance from the noisy image a smoothness prior is lowered. Reconstruction: the
+    paper's formula of the prior could not be read; this is total variation of the whole image, BasicSR's
+    ``WeightedTVLoss``, with the paper's weight. ``-E`` of either is ``inference.refinement: r3``.
     """
-    stages = (SubImageModel.stages[0], Stage('prior', network='bsn', loss={'type': 'L1Loss'}), SubImageModel.stages[1])
-    train_keys = (*SubImageModel.train_keys, 'parts', 'prior')
-    shared_keys = ('parts',)
-    passes = {'stride': 2, 'parts': 2, 'refine': 'replace'}
+    stages = (SubsampledModel.stages[0], Stage('prior', network='bsn', loss={'type': 'L1Loss'}),
+              SubsampledModel.stages[1])
+    train_schema = AMSNetTrainOptions
+    default_inference = InferenceConfig(pd_b=2, num_masks=2, refinement='r3')
+    shared_keys = ('num_masks',)
+    options: AMSNetTrainOptions
 
     @classmethod
-    def check_options(cls, opt: dict) -> None:
-        check_number(opt['train'].get('parts', 2), 2, 'train.parts')
-        super().check_options(opt)
-        if 'prior' in opt['train']['stages']:
-            cls.make_prior(opt)
-        elif 'prior' in opt['train']:
-            raise UserError('train.prior: it is of the stage prior, which train.stages does not have')
+    def validate_options(cls, opt: dict[str, Any]) -> dict[str, Any]:
+        """See SubsampledModel. Raises UserError."""
+        resolved = super().validate_options(opt)
+        if 'prior' in resolved['stages']:
+            make_prior(resolved['prior'])
+        elif resolved['prior'] is not None:
+            raise UserError('train.prior: it belongs to the stage prior, which train.stages does not have')
+        return resolved
 
-    @staticmethod
-    def make_prior(opt: dict) -> nn.Module:
-        """Raises UserError."""
-        block = opt['train'].get('prior') or {}
-        check_keys(block, block, 'train.prior')
-        if block.get('type', 'WeightedTVLoss') == 'WeightedTVLoss':
-            block = {'type': 'WeightedTVLoss', 'loss_weight': 0.01, **block}
-        check_registered(LOSS_REGISTRY, block, 'train.prior')
-        try:
-            prior = build_loss(block)
-            prior(torch.zeros(1, 3, 8, 8)).item()
-        except Exception as error:  # a loss of anybody's
-            raise UserError(f'train.prior: expected a loss of one image, that is one number: {error}') from error
-        return prior
-
-    def sub_image_loss(self, lq: Tensor) -> Tensor:
-        stride, parts = self.opt['train']['stride'], self.opt['train'].get('parts', 2)
-        images = shuffle_down(lq, stride)
+    def training_loss(self, lq: Tensor) -> Tensor:
+        """L1 on the hidden pixels; in stage ``prior`` on all, plus the prior. (N, C, H, W) in [0, img_range]."""
+        pd_a, num_masks = self.options.pd_a, self.options.num_masks
+        images = pd_down(lq, pd_a)
         if self.stage.name == 'prior':
             with self.autocast():
-                answer = fill_masked(self.net, images, parts)
-            return self.criterion(answer.float(), images) + self.prior(shuffle_up(answer.float(), stride))
-        hidden = random_parts(images, parts)[0].expand_as(images)
+                prediction = masked_inference(self.net, images, num_masks)
+            return self.criterion(prediction.float(), images) + self.prior(pd_up(prediction.float(), pd_a))
+        hidden = random_partition(images, num_masks)[0].expand_as(images)
         with self.autocast():
-            answer = self.net(images * ~hidden)
-        return self.criterion(answer.float()[hidden], images[hidden])
+            prediction = self.net(images * ~hidden)
+        return self.criterion(prediction.float()[hidden], images[hidden])
 
     @functools.cached_property
     def prior(self) -> nn.Module:
-        return self.make_prior(self.opt).to(self.device)
+        """The loss of one image of stage ``prior``."""
+        return make_prior(self.options.prior).to(self.device)
+
+
+def make_prior(block: Mapping[str, Any] | None) -> nn.Module:
+    """A loss of one image from ``train.prior``. Raises UserError."""
+    block = block or {}
+    if block.get('type', 'WeightedTVLoss') == 'WeightedTVLoss':
+        block = {'type': 'WeightedTVLoss', 'loss_weight': 0.01, **block}
+    check_registered(LOSS_REGISTRY, block, 'train.prior')
+    try:
+        prior = build_loss(block)
+        prior(torch.zeros(1, 3, 8, 8)).item()
+    except Exception as error:  # a loss of anybody's
+        raise UserError(f'train.prior: expected a loss of one image, that is one number: {error}') from error
+    return prior

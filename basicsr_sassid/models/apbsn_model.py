@@ -7,31 +7,24 @@ from __future__ import annotations
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from basicsr_sassid._checks import check_number
-from basicsr_sassid.archs.subsample_util import in_sub_images
-from basicsr_sassid.models.sub_image_util import SubImageModel
+from basicsr_sassid.inference.subsampled import InferenceConfig
+from basicsr_sassid.models.subsampled_model import SubsampledModel
+from basicsr_sassid.ops.subsampling import pd_forward
+from basicsr_sassid.training.schema import APBSNTrainOptions
 
 
 @MODEL_REGISTRY.register()
-class APBSNModel(SubImageModel):
-    """A blind-spot network learns on sub-images whose pixels are ``train.stride`` apart, where noise is all but white,
-    and is used on those 2 apart, where more of the detail is left; then random-replacing refinement (R3).
-
-    Option key beside SubImageModel's, in ``train``: ``mosaic_pad`` (2, as released: the sub-images lie in one image
-    with so many zeros around each; ``~``: they are images of a batch, and cannot see each other), which that of
-    ``inference`` follows.
+class APBSNModel(SubsampledModel):
+    """A blind-spot network is trained on sub-images whose pixels are ``train.pd_a`` apart, where the noise is almost
+    white, and applied to those ``inference.pd_b`` = 2 apart, which keep more detail; then R3.
     """
-    train_keys = (*SubImageModel.train_keys, 'mosaic_pad')
-    shared_keys = ('mosaic_pad',)
-    passes = {'stride': 2, 'mosaic_pad': 2, 'refine': 'replace', 'by_channel': True}
+    train_schema = APBSNTrainOptions
+    default_inference = InferenceConfig(pd_b=2, pd_pad=2, refinement='r3', per_channel=True)
+    shared_keys = ('pd_pad',)
+    options: APBSNTrainOptions
 
-    @classmethod
-    def check_options(cls, opt: dict) -> None:
-        if opt['train'].get('mosaic_pad') is not None:
-            check_number(opt['train']['mosaic_pad'], 0, 'train.mosaic_pad')
-        super().check_options(opt)
-
-    def sub_image_loss(self, lq: Tensor) -> Tensor:
+    def training_loss(self, lq: Tensor) -> Tensor:
+        """L1 between the prediction and the noisy image, (N, C, H, W) in [0, img_range]."""
         with self.autocast():
-            answer = in_sub_images(self.net, lq, self.opt['train']['stride'], self.opt['train'].get('mosaic_pad', 2))
-        return self.criterion(answer.float(), lq)
+            prediction = pd_forward(self.net, lq, self.options.pd_a, self.options.pd_pad)
+        return self.criterion(prediction.float(), lq)

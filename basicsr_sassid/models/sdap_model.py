@@ -7,21 +7,24 @@ from __future__ import annotations
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from basicsr_sassid.archs.subsample_util import random_sub_images
-from basicsr_sassid.models.sub_image_util import SubImageModel
+from basicsr_sassid.inference.subsampled import InferenceConfig
+from basicsr_sassid.models.subsampled_model import SubsampledModel
+from basicsr_sassid.ops.subsampling import random_sub_images
 
 
 @MODEL_REGISTRY.register()
-class SDAPModel(SubImageModel):
-    """A blind-spot network learns to predict, from one random sub-image, the next one of the same image: what differs
-    between the two is a perturbation that keeps it from repeating its input. All stride^2 of them in a cycle, summed.
+class SDAPModel(SubsampledModel):
+    """A blind-spot network is trained to predict, from one random sub-image, the next one of the same image: the
+    difference between the two is a perturbation that keeps it from copying its input. All pd_a^2 sub-images form a
+    cycle, whose losses are summed.
 
-    ``inference.refine: again`` is the paper's "(E)": one more pass, on the result.
+    ``inference.refinement: second_pass`` is the paper's "(E)".
     """
-    passes = {'stride': 2, 'refine': 'again'}
+    default_inference = InferenceConfig(pd_b=2, refinement='second_pass')
 
-    def sub_image_loss(self, lq: Tensor) -> Tensor:
-        parts = random_sub_images(lq, self.opt['train']['stride'])
+    def training_loss(self, lq: Tensor) -> Tensor:
+        """Sum of L1 over the cycle of sub-images, for (N, C, H, W) in [0, img_range]."""
+        sub_images = random_sub_images(lq, self.options.pd_a)
         with self.autocast():
-            answer = self.net(parts.flatten(0, 1))
-        return len(parts) * self.criterion(answer.float(), parts.roll(-1, 0).flatten(0, 1))
+            prediction = self.net(sub_images.flatten(0, 1))
+        return len(sub_images) * self.criterion(prediction.float(), sub_images.roll(-1, 0).flatten(0, 1))

@@ -4,9 +4,9 @@ Li et al., CVPR 2023, arXiv 2303.14934. Written from the paper. Licence: Apache-
 """
 from __future__ import annotations
 
-import functools
 import inspect
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,14 @@ from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from basicsr_sassid._checks import UserError, check_choice, check_keys
-from basicsr_sassid.models.staged_model import Stage, StagedModel
+from basicsr_sassid.models.staged_model import StagedModel
 from basicsr_sassid.noise.estimate import estimate_noise
 from basicsr_sassid.noise.posterior import PosteriorMean
+from basicsr_sassid.training.protocols import WholeImageDataset
+from basicsr_sassid.training.schema import ThreeStageTrainOptions
+from basicsr_sassid.training.stages import Stage, stage_at
+from basicsr_sassid.utils.errors import UserError
+from basicsr_sassid.utils.sequences import evenly_spaced
 
 _MOST_MEASURED = 200  # training images whose noise is measured, evenly spaced
 _MOST_CROPS = 32  # of them, on which the BNN's error is measured
@@ -27,14 +31,9 @@ _MOST_CROPS = 32  # of them, on which the BNN's error is measured
 
 @MODEL_REGISTRY.register()
 class ThreeStageModel(StagedModel):
-    """Stage ``bnn``: the BNN predicts each pixel from outside its blind square. Stage ``lan``: the LAN learns, from
-    what it sees nearby, to say what the BNN says. Stage ``unet``: the U-Net learns from the BNN where the image is
-    flat and from the LAN where it is textured.
-
-    Option key beside StagedModel's, in ``train``: ``texture`` (``window``, ``lower``, ``upper``: the knobs of alpha, by
-    default the paper's 7, 1, 5); ``posterior`` (False, as in the paper; True: the BNN's answer is blended with the
-    noisy image, :class:`PosteriorMean`, with the noise of the training images; auto: where the trained BNN errs by more
-    than the noise, as it does where the noise is weak).
+    """Stage ``bnn``: the BNN is trained to predict each pixel from outside its blind neighbourhood. Stage ``lan``: the
+    LAN is trained to match the BNN's prediction from the pixels nearby. Stage ``unet``: the U-Net learns from the BNN
+    where the image is flat and from the LAN where it is textured.
     """
     stages = (
         Stage('bnn', network='bnn', loss={'type': 'L1Loss'}),
@@ -42,67 +41,84 @@ class ThreeStageModel(StagedModel):
         Stage('unet', network='g', loss={'type': 'TwoTeacherL1Loss'}, teachers=('bnn', 'lan'),
               cached=('bnn',)),
     )
-    train_keys = (*StagedModel.train_keys, 'texture', 'posterior')
-    posterior: PosteriorMean | None = None
+    train_schema = ThreeStageTrainOptions
+    options: ThreeStageTrainOptions
 
     @classmethod
-    def check_options(cls, opt: dict) -> None:
-        check_keys(opt['train'].get('texture') or {}, ('window', 'lower', 'upper'), 'train.texture')
-        check_choice(opt['train'].get('posterior', False), (True, False, 'auto'), 'train.posterior')
-        super().check_options(opt)
-        sizes = (cls.built_size(opt, 'lan', 'receptive_size'), cls.built_size(opt, 'bnn', 'blind_size'))
-        if None not in sizes and sizes[0] > sizes[1]:
-            warnings.warn(f'network_lan.receptive_size {sizes[0]} is larger than network_bnn.blind_size {sizes[1]}: '
+    def validate_options(cls, opt: dict[str, Any]) -> dict[str, Any]:
+        """See StagedModel; warns of a LAN whose receptive field exceeds the blind neighbourhood."""
+        resolved = super().validate_options(opt)
+        receptive, blind = (network_argument(opt, 'lan', 'receptive_size'), network_argument(opt, 'bnn', 'blind_size'))
+        if receptive is not None and blind is not None and receptive > blind:
+            warnings.warn(f'network_lan.receptive_size {receptive} is larger than network_bnn.blind_size {blind}: '
                           'what both see, the LAN learns to repeat, the BNN\'s noise included.', stacklevel=2)
-
-    @staticmethod
-    def built_size(opt: dict, network: str, argument: str) -> int | None:
-        """An argument of a network as it will be built; None where the network has no such one."""
-        block = opt[f'network_{network}']
-        parameter = inspect.signature(ARCH_REGISTRY.get(block['type'])).parameters.get(argument)
-        return parameter and block.get(argument, parameter.default)
+        return resolved
 
     @classmethod
-    def loss_defaults(cls, opt: dict, stage: Stage) -> dict[str, Any]:
+    def loss_defaults(cls, opt: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
+        """See StagedModel: the distillation losses share ``train.texture``."""
         if stage.name == 'bnn':
             return {}
         return {**(opt['train'].get('texture') or {}), 'img_range': opt.get('img_range', 255)}
 
-    # ---- the BNN's answer and the noisy image ----
+    def __init__(self, opt: dict[str, Any]) -> None:
+        super().__init__(opt)
+        self.posterior: PosteriorMean | None = None
+        self.use_posterior = self.is_calibrated = False
 
-    def begin(self, current_iter: int, dataset: Dataset) -> None:
-        if self.opt['train'].get('posterior') and self.posterior is None:
-            if not hasattr(dataset, 'image'):
-                raise UserError(f'train.posterior needs NoisyImageDataset, not {type(dataset).__name__}. Set it to '
-                                'false.')
-            some = range(0, len(dataset), -(-len(dataset) // _MOST_MEASURED))
-            noise = estimate_noise(dataset.image(index) for index in some)
-            get_root_logger().info(f'Noise of {len(some)} training images: sigma '
-                                   f'{", ".join(f"{value:.2f}" for value in noise.sigma)} grey levels')
-            self.posterior = PosteriorMean(noise)
-            side = dataset.patch_size
-            self.crops = [dataset.image(index)[:side, :side] for index in some[::-(-len(some) // _MOST_CROPS)]]
-        super().begin(current_iter, dataset)
+    # ---- the posterior mean of the BNN's prediction and the noisy image ----
 
-    @functools.cached_property
-    def blends(self) -> bool:
-        """Whether the BNN's answers are blended: with ``auto``, where it errs by more than the noise."""
-        if self.posterior is None or self.opt['train']['posterior'] != 'auto':
-            return self.posterior is not None
-        lq = torch.from_numpy(np.stack(self.crops)).permute(0, 3, 1, 2).to(self.device)
+    def prepare_stage(self, current_iter: int, dataset: Dataset) -> None:
+        """See StagedModel; before the first stage with a teacher, decide whether its targets are posterior means."""
+        stage = self.stages[stage_at(current_iter, self.stage_iters)]
+        if self.options.posterior and self.posterior is None:
+            self.posterior = self._measure_noise(dataset)
+        if self.posterior and stage.teachers and not self.is_calibrated:
+            if self.stage is not stage:  # the BNN predicts as it will teach
+                self.finish_stage()
+            self._calibrate_posterior(dataset)
+        super().prepare_stage(current_iter, dataset)
+
+    def _measure_noise(self, dataset: Dataset) -> PosteriorMean:
+        if not isinstance(dataset, WholeImageDataset):
+            raise UserError(f'train.posterior needs NoisyImageDataset, not {type(dataset).__name__}. Set it to false.')
+        measured = evenly_spaced(range(len(dataset)), _MOST_MEASURED)
+        noise = estimate_noise(dataset.image(index) for index in measured)
+        get_root_logger().info(f'Noise of {len(measured)} training images: sigma '
+                               f'{", ".join(f"{value:.2f}" for value in noise.sigma)} grey levels')
+        return PosteriorMean(noise)
+
+    def _calibrate_posterior(self, dataset: WholeImageDataset) -> None:
+        """Use the posterior mean; with ``auto``, where the BNN's error exceeds the noise."""
+        self.is_calibrated = self.use_posterior = True
+        if self.options.posterior != 'auto':
+            return
+        side = dataset.patch_size
+        measured = evenly_spaced(range(len(dataset)), _MOST_MEASURED)
+        crops = [dataset.image(index)[:side, :side] for index in evenly_spaced(measured, _MOST_CROPS)]
+        lq = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).to(self.device)
         with torch.no_grad(), self.autocast():
-            answers = torch.cat([self.teach('bnn', crop[None] * self.img_range).float() for crop in lq])
-        error, variance = self.posterior.compare(answers * (255 / self.img_range), lq * 255)
-        done = 'blended with the noisy images' if error > variance else 'taken as they are'
-        get_root_logger().info(f'The BNN errs by {max(error, 0) ** 0.5:.1f} grey levels, the noise is '
-                               f'{variance ** 0.5:.1f}: its answers are {done}')
-        return error > variance
+            predictions = torch.cat([self.teacher_forward('bnn', crop[None] * self.img_range).float() for crop in lq])
+        error, variance = self.posterior.compare(predictions * (255 / self.img_range), lq * 255)
+        self.use_posterior = error > variance
+        targets = 'blended with the noisy images' if self.use_posterior else 'used as they are'
+        get_root_logger().info(f'The error of the BNN is {max(error, 0) ** 0.5:.1f} grey levels, the noise '
+                               f'{variance ** 0.5:.1f}: its predictions are {targets}')
 
-    def teaching(self, name: str) -> dict[str, Any]:
-        return {'posterior': self.posterior.noise.to_dict()} if name == 'bnn' and self.blends else {}
+    def cache_settings(self, name: str) -> dict[str, Any]:
+        """See StagedModel."""
+        return {'posterior': self.posterior.noise.to_dict()} if name == 'bnn' and self.use_posterior else {}
 
-    def refine(self, name: str, answer: Tensor, lq: Tensor) -> Tensor:
-        if name != 'bnn' or not self.blends:
-            return answer
+    def postprocess_target(self, name: str, prediction: Tensor, lq: Tensor) -> Tensor:
+        """See StagedModel: the posterior mean of the BNN's prediction and the noisy image."""
+        if name != 'bnn' or not self.use_posterior:
+            return prediction
         scale = 255 / self.img_range
-        return self.posterior(answer * scale, lq * scale) / scale
+        return self.posterior(prediction * scale, lq * scale) / scale
+
+
+def network_argument(opt: Mapping[str, Any], network: str, argument: str) -> Any:
+    """An argument of a network as it will be built; None where the network has no such argument."""
+    block = opt[f'network_{network}']
+    parameter = inspect.signature(ARCH_REGISTRY.get(block['type'])).parameters.get(argument)
+    return parameter and block.get(argument, parameter.default)

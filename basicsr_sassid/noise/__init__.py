@@ -1,4 +1,1 @@
-from basicsr_sassid.noise.estimate import Noise, estimate_noise
-from basicsr_sassid.noise.spectral import SpectralDenoiser
-
-__all__ = ['Noise', 'SpectralDenoiser', 'estimate_noise']
+"""What the noise of photographs is like, from the noisy photographs alone."""

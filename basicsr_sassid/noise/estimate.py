@@ -4,17 +4,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
-from basicsr_sassid._checks import UserError
+from basicsr_sassid.noise.model import MAX_LAG, NoiseModel
+from basicsr_sassid.ops.arrays import is_grey
+from basicsr_sassid.utils.errors import UserError
 
-MAX_LAG = 8  # pixels
 PATCH = 32  # side of the squares in which noise is looked for
-THRESHOLD = 0.035  # correlation below which a pixel is as good as independent
-LARGEST_BLIND_SIZE = 2 * MAX_LAG - 1
-_LARGEST_RECOMMENDED = 9
 _FLATTEST = 0.2  # share of an image's squares, and of those of one intensity
 _SMOOTHEST = 0.03  # share of an image's squares that are flat for certain
 _MOST_SQUARES = 4000  # looked at in an image, evenly spaced
@@ -26,73 +23,7 @@ _BINS = 16
 _LAGS = 2 * MAX_LAG + 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Noise:
-    """What :func:`estimate_noise` found.
-
-    Attributes:
-        sigma: (3,), standard deviation of R, G, B in grey levels (0 to 255), over the flat squares.
-        correlation: (17, 17), autocorrelation by (rows, columns) of distance, -8 to 8 pixels, the channels taken
-            together; 1 at its centre.
-        joint: (3, 3, 17, 17), correlation of channel c at a pixel with channel d at that distance from it.
-        levels: a row (intensity, sigma) of grey levels for each channel and intensity that occurs, {'R': (n, 2), ...}.
-        lines: {'R': (slope, offset), ...}: variance = slope * intensity + offset, fitted to ``levels``.
-        num_squares: flat squares that this rests on.
-    """
-    sigma: np.ndarray
-    correlation: np.ndarray
-    joint: np.ndarray
-    levels: dict[str, np.ndarray]
-    lines: dict[str, tuple[float, float]]
-    num_squares: int
-
-    @property
-    def cross_channel(self) -> np.ndarray:
-        """(3, 3), correlation between R, G and B at the same pixel."""
-        return self.joint[:, :, MAX_LAG, MAX_LAG]
-
-    def ring(self, radius: int) -> float:
-        """Strongest correlation among the pixels on the square ring at ``radius`` (Chebyshev distance)."""
-        rows, columns = np.indices(self.correlation.shape) - MAX_LAG
-        return float(np.abs(self.correlation[np.maximum(np.abs(rows), np.abs(columns)) == radius]).max())
-
-    def reach(self, threshold: float = THRESHOLD) -> int:
-        """Smallest odd k whose square holds all correlation above ``threshold``; 1 for white noise, at most 15."""
-        beyond = [radius for radius in range(1, MAX_LAG) if self.ring(radius) > threshold]
-        return 2 * max(beyond, default=0) + 1
-
-    def blind_size(self, threshold: float = THRESHOLD) -> int:
-        """The blind square to train with: :meth:`reach`, at most the paper's 9.
-
-        The weak correlation of JPEGs reaches further, but a blind square as large as that costs more than it saves (on
-        PolyU 0.85 dB: docs/benchmarks.md).
-        """
-        return min(self.reach(threshold), _LARGEST_RECOMMENDED)
-
-    def for_grey(self) -> Noise:
-        """The same for images of three equal channels, whose noise is equal too."""
-        return dataclasses.replace(self, joint=np.tile(self.correlation, (3, 3, 1, 1)))
-
-    def sigma_at(self, intensity: np.ndarray) -> np.ndarray:
-        """Standard deviation at intensities (..., 3), both in grey levels; beyond what was seen, as at its end."""
-        columns = [np.interp(intensity[..., channel], *self.levels[name].T) if len(self.levels[name])
-                   else np.full(intensity.shape[:-1], self.sigma[channel]) for channel, name in enumerate('RGB')]
-        return np.stack(columns, axis=-1).astype(np.float32)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Of JSON's types; :meth:`from_dict` reads it."""
-        return {'sigma': self.sigma.tolist(), 'correlation': self.correlation.tolist(), 'joint': self.joint.tolist(),
-                'levels': {name: points.tolist() for name, points in self.levels.items()},
-                'lines': {name: list(line) for name, line in self.lines.items()}, 'num_squares': self.num_squares}
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Noise:
-        return cls(*(np.array(content[key]) for key in ('sigma', 'correlation', 'joint')),
-                   {name: np.array(points).reshape(-1, 2) for name, points in content['levels'].items()},
-                   {name: tuple(line) for name, line in content['lines'].items()}, content['num_squares'])
-
-
-def estimate_noise(images: Iterable[np.ndarray]) -> Noise:
+def estimate_noise(images: Iterable[np.ndarray]) -> NoiseModel:
     """Measure the noise of photographs that were taken and processed alike, without clean versions.
 
     In each image the 32x32 squares with the least variance are taken for flat (at most a fifth, clipped ones aside).
@@ -116,11 +47,11 @@ def estimate_noise(images: Iterable[np.ndarray]) -> Noise:
         >>> noise.blind_size()
         1
     """
-    return summarise(flat_squares(image) for image in images)
+    return pool_patches(find_flat_patches(image) for image in images)
 
 
 @dataclasses.dataclass(frozen=True)
-class FlatSquares:
+class FlatPatches:
     """The flat squares of one image.
 
     Attributes:
@@ -133,15 +64,11 @@ class FlatSquares:
 
     @property
     def is_grey(self) -> bool:
+        """Whether the image is grey."""
         return is_grey(self.residual)
 
 
-def is_grey(pixels: np.ndarray) -> bool:
-    """Whether (..., C) has one channel, or the same one C times."""
-    return pixels.shape[-1] == 1 or bool((pixels[..., :1] == pixels).all())
-
-
-def flat_squares(image: np.ndarray) -> FlatSquares:
+def find_flat_patches(image: np.ndarray) -> FlatPatches:
     """Where the noise of one image shows. Raises UserError for a shape that :func:`estimate_noise` does not take."""
     pixels = _as_grey_levels(image)
     step = max(PATCH // 2, math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / _MOST_SQUARES)))
@@ -152,7 +79,7 @@ def flat_squares(image: np.ndarray) -> FlatSquares:
     usable = np.median(clipped, axis=1) < _SATURATED
     squares, clipped = squares[usable], clipped[usable]
     if len(squares) == 0:
-        return FlatSquares(np.empty((0, PATCH, PATCH, 3), np.float32), *np.empty((2, 0, 3), np.float32))
+        return FlatPatches(np.empty((0, PATCH, PATCH, 3), np.float32), *np.empty((2, 0, 3), np.float32))
     basis = _surface_basis()
     residual = squares - squares @ basis @ basis.T
     roughness = (residual.mean(axis=1) ** 2).mean(axis=1)  # of the channels' mean: where detail shows most
@@ -169,11 +96,11 @@ def flat_squares(image: np.ndarray) -> FlatSquares:
     alike = [np.flatnonzero(bins == number) for number in range(_BINS)]
     levels = np.concatenate([group[np.argsort(roughness[group])[:math.ceil(_FLATTEST * len(group))]]
                              for group in alike if len(group) >= 5] or [flattest])
-    return FlatSquares(residual[flattest].transpose(0, 2, 1).reshape(-1, PATCH, PATCH, 3), means[levels],
+    return FlatPatches(residual[flattest].transpose(0, 2, 1).reshape(-1, PATCH, PATCH, 3), means[levels],
                        variances[levels])
 
 
-def summarise(parts: Iterable[FlatSquares]) -> Noise:
+def pool_patches(parts: Iterable[FlatPatches]) -> NoiseModel:
     """The noise of all images together. Raises UserError if there is no square."""
     parts = list(parts)
     residual = np.concatenate([part.residual for part in parts]) if parts else np.empty(0)
@@ -188,7 +115,7 @@ def summarise(parts: Iterable[FlatSquares]) -> Noise:
     colour = [part.residual for part in parts if not part.is_grey]
     # grey photographs say nothing of how channels go together
     joint = _correlations(_some(np.concatenate(colour)))[1] if colour else np.tile(correlation, (3, 3, 1, 1))
-    return Noise(sigma, correlation, joint, levels, lines, len(residual))
+    return NoiseModel(sigma, correlation, joint, levels, lines, len(residual))
 
 
 def _some(residual: np.ndarray) -> np.ndarray:

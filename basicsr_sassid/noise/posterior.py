@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from basicsr_sassid.noise.estimate import Noise
-from basicsr_sassid.noise.spectral import local_sigma
+from basicsr_sassid.noise.model import NoiseModel
+from basicsr_sassid.noise.sigma_map import sigma_map
 
 _ERROR_SIGMA = 3.  # pixels, over which the prediction's error is averaged
 _LEAST = 0.02  # of the noise's variance: the prediction is nowhere perfect
@@ -27,7 +27,7 @@ class PosteriorMean:
         noise: of :func:`estimate_noise`.
     """
 
-    def __init__(self, noise: Noise) -> None:
+    def __init__(self, noise: NoiseModel) -> None:
         self.noise = noise
 
     def __call__(self, prediction: Tensor, noisy: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class PosteriorMean:
 
     def _variance(self, noisy: Tensor) -> Tensor:
         images = (noisy.clamp(0, 255) / 255).permute(0, 2, 3, 1).cpu().numpy()
-        sigma = np.stack([local_sigma(np.ascontiguousarray(image), self.noise) for image in images])
+        sigma = np.stack([sigma_map(np.ascontiguousarray(image), self.noise) for image in images])
         return torch.from_numpy(sigma).to(noisy.device).permute(0, 3, 1, 2).square().clamp_min(1e-4)
 
 

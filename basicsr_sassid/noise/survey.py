@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 from scipy.cluster import hierarchy
 
-from basicsr_sassid._checks import UserError, existing
-from basicsr_sassid.data.image_util import EXTENSIONS, image_size, list_foreign, list_images, read_photo
-from basicsr_sassid.noise.estimate import MAX_LAG, PATCH, Noise, flat_squares, summarise
+from basicsr_sassid.io.foreign_formats import list_foreign
+from basicsr_sassid.io.photo import EXTENSIONS, image_size, list_images, read_photo
+from basicsr_sassid.noise.estimate import PATCH, find_flat_patches, pool_patches
+from basicsr_sassid.noise.model import MAX_LAG, NoiseModel
+from basicsr_sassid.utils.errors import UserError, require_path
 
 MOST_PHOTOS = 64  # measured, evenly spaced
 LITTLE = 0.5  # grey levels: rounding alone makes 0.29
@@ -40,7 +42,7 @@ class Survey:
     """
     photos: dict[Path, tuple[int, int]]
     failed: dict[str, str]
-    noise: Noise | None
+    noise: NoiseModel | None
     groups: list[Group]
     num_measured: int
     num_grey: int
@@ -51,7 +53,7 @@ def survey_files(photos: Sequence[str | os.PathLike]) -> Survey:
     paths: list[Path] = []
     foreign: dict[str, str] = {}
     for given in photos:
-        path = existing(given, 'photos')
+        path = require_path(given, 'photos')
         paths += list_images(path) if path.is_dir() else [path]
         foreign.update(list_foreign(path) if path.is_dir() else {})
     if not paths:
@@ -81,17 +83,17 @@ def survey(paths: Sequence[Path]) -> Survey:
         if min(photo.pixels.shape[:2]) >= PATCH:
             num_grey += photo.pixels.shape[2] == 1
             measured.append(path)
-            parts.append(flat_squares(photo.as_rgb_float()))
+            parts.append(find_flat_patches(photo.as_rgb_float()))
     try:
-        noise = summarise(parts)
+        noise = pool_patches(parts)
     except UserError:
         noise = None
-    kinds = [(path, summarise([part])) for path, part in zip(measured, parts) if len(part.residual)]
+    kinds = [(path, pool_patches([part])) for path, part in zip(measured, parts) if len(part.residual)]
     return Survey(photos, failed, noise, _groups(kinds), len(measured), num_grey)
 
 
-def _groups(kinds: list[tuple[Path, Noise]]) -> list[Group]:
-    values = np.array([(noise.sigma.mean(), noise.ring(1)) for _, noise in kinds]).reshape(-1, 2)
+def _groups(kinds: list[tuple[Path, NoiseModel]]) -> list[Group]:
+    values = np.array([(noise.sigma.mean(), noise.correlation_at(1)) for _, noise in kinds]).reshape(-1, 2)
     labels = np.ones(len(values), int)
     if len(values) > 1:
         features = np.stack([np.log2(np.maximum(values[:, 0], LITTLE)), values[:, 1] / 0.2], axis=1)
@@ -108,15 +110,15 @@ def describe(found: Survey) -> str:
         raise UserError(f'noise: nothing to measure. Of {len(found.photos)} readable images none has a square of '
                         f'{PATCH}x{PATCH} pixels that is neither black nor white. Give other photographs.'
                         + ''.join(f'\n{file}: {reason}' for file, reason in found.failed.items()))
-    lines = [f'Noise of {noise.num_squares} flat squares, in grey levels (0 to 255):', '',
+    lines = [f'Noise of {noise.num_patches} flat squares, in grey levels (0 to 255):', '',
              f'{"":12}{"R":>8}{"G":>8}{"B":>8}', f'{"sigma":12}' + ''.join(f'{value:8.2f}' for value in noise.sigma)]
-    grid = {name: {int(round(point[0])): point[1] for point in points} for name, points in noise.levels.items()}
+    grid = {name: {int(round(point[0])): point[1] for point in points} for name, points in noise.sigma_curve.items()}
     for level in sorted({level // 16 for points in grid.values() for level in points}):
         cells = [next((f'{sigma:8.2f}' for at, sigma in grid[name].items() if at // 16 == level), ' ' * 8)
                  for name in 'RGB']
         lines.append(f'  at {16 * level:3}-{16 * level + 15:<3} ' + ''.join(cells))
     lines += ['', 'Correlation by distance in pixels (strongest of each square ring):',
-              '  ' + '  '.join(f'{radius}: {noise.ring(radius):.3f}' for radius in range(1, MAX_LAG + 1)),
+              '  ' + '  '.join(f'{radius}: {noise.correlation_at(radius):.3f}' for radius in range(1, MAX_LAG + 1)),
               f'Correlation of channels: RG {noise.cross_channel[0, 1]:.2f}, GB {noise.cross_channel[1, 2]:.2f}, '
               f'RB {noise.cross_channel[0, 2]:.2f}', '']
     if len(found.groups) > 1:
@@ -125,7 +127,7 @@ def describe(found: Survey) -> str:
     if noise.sigma.max() < LITTLE:
         lines.append('There is almost no noise here: denoising would only remove detail.')
     else:
-        lines.append(f'Correlated over {noise.reach()} pixels. Recommended: network_bnn.blind_size: '
+        lines.append(f'Correlated over {noise.correlation_length()} pixels. Recommended: network_bnn.blind_size: '
                      f'{noise.blind_size()} (and network_lan.receptive_size no larger)')
     return '\n'.join(lines)
 

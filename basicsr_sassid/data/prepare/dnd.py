@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from basicsr_sassid._checks import UserError
-from basicsr_sassid.data.prepare.mat import open_mat73
 from basicsr_sassid.data.prepare.pairs import check_count, find_files, write_all
 from basicsr_sassid.data.prepare.writer import Prepared, Source
+from basicsr_sassid.io.mat import open_mat73
+from basicsr_sassid.utils.errors import UserError
 
 IMAGES, BOXES, SIDE = 50, 20, 512
 

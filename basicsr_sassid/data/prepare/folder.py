@@ -5,9 +5,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from basicsr_sassid._checks import UserError, existing
-from basicsr_sassid.data.image_util import image_size, list_images, read_photo
 from basicsr_sassid.data.prepare.writer import Prepared, Source, key_of, write_lmdb
+from basicsr_sassid.io.photo import image_size, list_images, read_photo
+from basicsr_sassid.utils.errors import UserError, require_path
 
 
 def prepare_folder(photos: Sequence[str | os.PathLike], lmdb_path: str | os.PathLike, size: int = 512,
@@ -28,7 +28,7 @@ def prepare_folder(photos: Sequence[str | os.PathLike], lmdb_path: str | os.Path
         raise UserError(f'size and step: expected numbers of pixels >= 1, got {size} and {step}')
     files: list[Path] = []
     for photo in photos:
-        path = existing(photo, 'photos')
+        path = require_path(photo, 'photos')
         found = list_images(path) if path.is_dir() else [path]
         if not found:
             raise UserError(f'photos: no image in {path} or below')

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from basicsr_sassid._checks import UserError, existing
 from basicsr_sassid.data.prepare.folder import photo_source
 from basicsr_sassid.data.prepare.writer import Prepared, Source, key_of, write_lmdb
+from basicsr_sassid.utils.errors import UserError, require_path
 
 Layout = Mapping[str, Callable[[], list[Source]]]  # LMDB's name below the output folder -> its images
 
@@ -39,7 +39,7 @@ def find_files(folders: Sequence[str | os.PathLike], pattern: str) -> list[Path]
     """Files below the folders, or the files given, whose whole name matches, upper case or lower; sorted."""
     found: list[Path] = []
     for given in folders:
-        path = existing(given, 'downloaded')
+        path = require_path(given, 'downloaded')
         candidates = path.rglob('*') if path.is_dir() else [path]
         found += [file for file in candidates if re.fullmatch(pattern, file.name, re.IGNORECASE)
                   and not file.name.startswith('.') and file.is_file()]

@@ -5,9 +5,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from basicsr_sassid._checks import UserError, existing
 from basicsr_sassid.data.prepare.pairs import real_and_mean, write_all
 from basicsr_sassid.data.prepare.writer import Prepared
+from basicsr_sassid.utils.errors import UserError, require_path
 
 CROPS, SIDE, SCENES = 100, 512, 40
 
@@ -40,6 +40,6 @@ def prepare_polyu(downloaded: Sequence[str | os.PathLike], output: str | os.Path
 
 
 def _folders(downloaded: Sequence[str | os.PathLike], name: str) -> list[Path]:
-    given = [existing(path, 'downloaded') for path in downloaded]
+    given = [require_path(path, 'downloaded') for path in downloaded]
     return [path for path in given if path.name == name] or [
         path for top in given for path in sorted(top.rglob(name)) if path.is_dir()]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from basicsr_sassid._checks import UserError
 from basicsr_sassid.data.prepare.folder import photo_source
-from basicsr_sassid.data.prepare.mat import read_mat
 from basicsr_sassid.data.prepare.pairs import check_count, find_files, write_all
 from basicsr_sassid.data.prepare.writer import Prepared, Source, key_of
+from basicsr_sassid.io.mat import read_mat
+from basicsr_sassid.utils.errors import UserError
 
 MEDIUM = 320  # photographs
 BLOCKS = 40, 32, 256, 256, 3  # images, blocks of each, height, width, RGB

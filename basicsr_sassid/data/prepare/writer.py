@@ -21,8 +21,8 @@ import mmcv
 import numpy as np
 from mmengine.utils import ProgressBar
 
-from basicsr_sassid._checks import UserError
-from basicsr_sassid._files import written_whole
+from basicsr_sassid.io.atomic import atomic_write
+from basicsr_sassid.utils.errors import UserError
 
 COMPRESSION = 1  # PNG level: larger files, but read twice as fast as BasicSR's default of 3
 _PLAN, _DONE = b'__plan__', b'__done_%06d__'  # keys by which a stopped run goes on; meta_info.txt has them not
@@ -151,7 +151,7 @@ def _write(sources: Sequence[Source], partial: Path, plan: bytes, size: int, ste
         result.sub_images = len(lines)
         if not lines:
             raise UserError('none of the images could be read. First: ' + next(iter(result.skipped.values())))
-        with written_whole(partial / 'meta_info.txt') as text:
+        with atomic_write(partial / 'meta_info.txt') as text:
             text.write_text(''.join(sorted(lines)))
     return result
 

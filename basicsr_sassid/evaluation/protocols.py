@@ -1,0 +1,41 @@
+"""The protocols of a table, by name: BasicSR metrics with their settings, and what each stands for."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from basicsr.metrics import calculate_metric
+
+from basicsr_sassid.utils.errors import UserError
+
+# name -> option block of a BasicSR metric, and what stands above its column's explanation
+PROTOCOLS: dict[str, tuple[dict[str, Any], str]] = {
+    'psnr': ({'type': 'calculate_psnr', 'crop_border': 0},
+             'dB, of each image (a block of 256x256 in SIDD) on rounded 8-bit RGB; mean over the images'),
+    'ssim_gaussian': ({'type': 'calculate_ssim', 'crop_border': 0},
+                      "each channel by itself, Gaussian 11x11: BasicSR's"),
+    'ssim_uniform': ({'type': 'calculate_ssim_uniform', 'crop_border': 0},
+                     "each channel by itself, uniform 7x7: scikit-image's default"),
+    'ssim_matlab': ({'type': 'calculate_ssim_matlab', 'crop_border': 0},
+                    "the RGB image as a volume, Gaussian 11x11x11: MATLAB's, and the SIDD server's until 2023"),
+}
+
+
+def explain(protocol: str) -> str:
+    """What a protocol is, in a line. Raises UserError for an unknown one; ``pyiqa:NAME`` is one of pyiqa's."""
+    if protocol.startswith('pyiqa:'):
+        return f'{protocol.removeprefix("pyiqa:")} of pyiqa'
+    if protocol not in PROTOCOLS:
+        raise UserError(f'protocols: expected some of {", ".join(PROTOCOLS)} or pyiqa:NAME, got {protocol!r}')
+    return PROTOCOLS[protocol][1]
+
+
+def judge(result: np.ndarray, clean: np.ndarray, protocol: str) -> float:
+    """One image, (H, W, 3) uint8 RGB, by one protocol. Raises UserError, as the metrics do."""
+    if result.dtype != np.uint8 or clean.dtype != np.uint8:
+        raise UserError(f'{protocol}: expected 8-bit images, got {result.dtype} and {clean.dtype}')
+    if protocol.startswith('pyiqa:'):
+        block: dict[str, Any] = {'type': 'calculate_pyiqa', 'metric': protocol.removeprefix('pyiqa:')}
+    else:
+        block = PROTOCOLS[protocol][0]
+    return float(calculate_metric({'img': result[..., ::-1], 'img2': clean[..., ::-1]}, block))  # BGR, as in BasicSR

@@ -1,0 +1,157 @@
+"""A denoiser that needs no training: shrinkage of local spectra against the measured spectrum of the noise."""
+from __future__ import annotations
+
+import numpy as np
+from scipy import fft
+
+from basicsr_sassid.noise.model import MAX_LAG, NoiseModel
+from basicsr_sassid.noise.sigma_map import local_intensity, noise_gain
+from basicsr_sassid.ops.arrays import as_hwc, is_grey, white_level
+from basicsr_sassid.ops.tiling import process_tiles
+from basicsr_sassid.utils.sequences import Progress
+
+BLOCK = 16  # pixels a side of a local spectrum
+_STRIDE = 4
+_SCALES = 3
+_THRESHOLD = 3.2  # standard deviations of a coefficient's noise
+_COARSE_SHARE = 0.4  # of a coarser scale's frequencies that replace the finer one's
+_TILE, _MARGIN = 512, 64
+_GRID = 64  # of the power spectrum
+# luminance and two differences of colour, orthonormal: what a photograph's channels share is in the first
+_OPPONENT = np.linalg.qr(np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], float).T)[0].T.astype(np.float32)
+
+
+class SpectralDenoiser:
+    """Denoise images whose noise was measured. A classical method, on NumPy, SciPy and OpenCV.
+
+    Every pixel is divided by the noise's standard deviation at its intensity; overlapping 16x16 blocks of luminance and
+    colour differences are transformed by a DCT, whose coefficients are compared with the power that the noise's
+    correlation gives them: first by a threshold, then by a Wiener filter that takes the first result for the signal.
+    Three scales, the low frequencies of each from the coarser one.
+
+    Args:
+        noise: of :func:`estimate_noise`, from this image or from others like it.
+        adapt: measure the level anew in each image (its ISO), keeping the shape of ``noise``.
+        strength: factor on the noise's standard deviation.
+
+    Example:
+        >>> from basicsr_sassid import estimate_noise
+        >>> rng = np.random.default_rng(0)
+        >>> noisy = np.full((96, 96, 3), 0.5) + rng.normal(0, 0.1, (96, 96, 3))
+        >>> denoise = SpectralDenoiser(estimate_noise([noisy]))
+        >>> bool((denoise(noisy) - 0.5).std() < 0.02)
+        True
+    """
+
+    def __init__(self, noise: NoiseModel, adapt: bool = True, strength: float = 1.) -> None:
+        self.noise, self.adapt, self.strength = noise, adapt, strength
+        self.powers = {grey: _block_powers(noise.as_grey() if grey else noise) for grey in (False, True)}
+
+    def __call__(self, image: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+        """Denoise one image.
+
+        Args:
+            image: (H, W), (H, W, 1) or (H, W, 3) RGB; uint8, uint16, or float in [0, 1].
+            progress: called with the fraction done, 0 to 1.
+
+        Returns:
+            The image denoised: same shape, dtype and range.
+
+        Raises:
+            UserError: another shape or dtype.
+        """
+        pixels = as_hwc(image)
+        white = white_level(pixels.dtype)
+        gain = self.strength * (noise_gain(image, self.noise) if self.adapt else np.ones(3, np.float32))
+        powers = self.powers[is_grey(pixels)]
+
+        def denoise_tile(tile: np.ndarray) -> np.ndarray:
+            rgb = np.broadcast_to(tile, (*tile.shape[:2], 3)).astype(np.float32) * (255. / white)
+            denoised = (self._denoise(rgb, gain, powers) * (white / 255.)).clip(0, white)
+            denoised = denoised.mean(axis=2, keepdims=True) if tile.shape[2] == 1 else denoised
+            return denoised.round() if white > 1 else denoised
+        return process_tiles(pixels, denoise_tile, _TILE, _MARGIN, progress=progress).reshape(image.shape)
+
+    def _denoise(self, rgb: np.ndarray, gain: np.ndarray, powers: list[np.ndarray]) -> np.ndarray:
+        """(H, W, 3), grey levels. The noise is made alike everywhere, then taken out, then all is scaled back."""
+        height, width = rgb.shape[:2]
+        unit = 2 ** (_SCALES - 1) * _STRIDE
+        least = 2 ** (_SCALES - 1) * BLOCK  # a block at the coarsest scale
+        padding = [(BLOCK, max(BLOCK + -side % unit, least - BLOCK - side)) for side in (height, width)] + [(0, 0)]
+        padded = np.pad(rgb, padding, 'reflect' if min(height, width) > least else 'symmetric')
+        sigma = gain * self.noise.sigma_at(local_intensity(padded))
+        sigma = np.maximum(sigma, 1e-3)
+        opponent = np.tensordot(padded / sigma, _OPPONENT, (2, 1)).transpose(2, 0, 1)
+        clean = np.stack([_multiscale(plane, [power[channel] for power in powers])
+                          for channel, plane in enumerate(np.ascontiguousarray(opponent))], axis=2)
+        return (clean @ _OPPONENT * sigma)[BLOCK:BLOCK + height, BLOCK:BLOCK + width]
+
+
+def _block_powers(noise: NoiseModel) -> list[np.ndarray]:
+    """For each scale (3, 16, 16): the noise's variance in each DCT coefficient of the three opponent channels."""
+    rows = np.arange(BLOCK)
+    basis = np.sqrt(2 / BLOCK) * np.cos(np.pi * (rows + 0.5) * rows[:, None] / BLOCK)
+    basis[0] = np.sqrt(1 / BLOCK)
+    lags = np.stack([np.correlate(row, row, 'full') for row in basis])  # (16, 31): of each basis function with itself
+    opponent = np.einsum('kc,kd,cdyx->kyx', _OPPONENT, _OPPONENT, noise.cross_correlation)
+    whole = np.zeros((3, _GRID, _GRID))
+    whole[:, :2 * MAX_LAG + 1, :2 * MAX_LAG + 1] = opponent
+    spectrum = np.fft.fft2(np.roll(whole, (-MAX_LAG, -MAX_LAG), axis=(1, 2))).real.clip(0)
+    powers = []
+    for _ in range(_SCALES):
+        covariance = np.fft.fftshift(np.fft.ifft2(spectrum).real, axes=(1, 2))
+        middle = covariance.shape[1] // 2
+        if middle < BLOCK:  # a coarse scale's noise is all but white: what is further away is nothing
+            covariance = np.pad(covariance, ((0, 0), *[(BLOCK - middle, BLOCK - middle)] * 2))
+            middle = BLOCK
+        near = covariance[:, middle - BLOCK + 1:middle + BLOCK, middle - BLOCK + 1:middle + BLOCK]
+        powers.append(np.maximum(lags @ near @ lags.T, 1e-4).astype(np.float32))
+        quarter = spectrum.shape[1] // 4  # halving the sides keeps the lower half of the frequencies
+        low = np.fft.fftshift(spectrum, axes=(1, 2))[:, quarter:-quarter, quarter:-quarter]
+        spectrum = np.fft.ifftshift(low, axes=(1, 2)) / 4  # and averages four pixels
+    return powers
+
+
+def _multiscale(plane: np.ndarray, powers: list[np.ndarray]) -> np.ndarray:
+    """(H, W), sides multiples of 4 * 2^(scales - 1), denoised at this scale and the coarser ones."""
+    clean = _two_steps(plane, powers[0])
+    if len(powers) == 1:
+        return clean
+    height, width = (side // 2 for side in plane.shape)
+    spectrum = fft.dctn(clean, norm='ortho')
+    coarse = fft.idctn(fft.dctn(plane, norm='ortho')[:height, :width], norm='ortho') / 2
+    coarse = fft.dctn(_multiscale(coarse, powers[1:]), norm='ortho') * 2
+    low = tuple(slice(0, int(_COARSE_SHARE * side)) for side in (height, width))
+    spectrum[low] = coarse[low]
+    return fft.idctn(spectrum, norm='ortho')
+
+
+def _two_steps(plane: np.ndarray, power: np.ndarray) -> np.ndarray:
+    noisy = _spectra(plane)
+    kept = np.abs(noisy) > _THRESHOLD * np.sqrt(power)
+    kept[..., 0, 0] = True
+    first = _joined(noisy * kept, 1 / (kept * power).sum(axis=(-1, -2)), plane.shape)
+    signal = _spectra(first) ** 2
+    gain = signal / (signal + power)
+    return _joined(noisy * gain, 1 / (gain ** 2 * power).sum(axis=(-1, -2)).clip(1e-6), plane.shape)
+
+
+def _spectra(plane: np.ndarray) -> np.ndarray:
+    """(rows, columns, 16, 16): DCT of every block."""
+    blocks = np.lib.stride_tricks.sliding_window_view(plane, (BLOCK, BLOCK))[::_STRIDE, ::_STRIDE]
+    return fft.dctn(blocks, axes=(-2, -1), norm='ortho')
+
+
+def _joined(spectra: np.ndarray, weights: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The weighed mean of overlapping blocks, back in their places."""
+    blocks = fft.idctn(spectra, axes=(-2, -1), norm='ortho') * weights[..., None, None]
+    total, weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    phases = BLOCK // _STRIDE
+    for top in range(phases):
+        for left in range(phases):  # blocks of one phase lie side by side
+            some = blocks[top::phases, left::phases]
+            rows, columns = some.shape[0] * BLOCK, some.shape[1] * BLOCK
+            place = (slice(top * _STRIDE, top * _STRIDE + rows), slice(left * _STRIDE, left * _STRIDE + columns))
+            total[place] += some.transpose(0, 2, 1, 3).reshape(rows, columns)
+            weight[place] += weights[top::phases, left::phases].repeat(BLOCK, 0).repeat(BLOCK, 1)
+    return total / weight

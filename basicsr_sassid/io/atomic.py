@@ -1,0 +1,80 @@
+"""Atomic file writes: a kill or a full disk never leaves a partial file under its final name."""
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from basicsr_sassid.utils.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it to ``path``, flushed to disk, when the block succeeds.
+
+    Raises:
+        UserError: the file cannot be written (no space, no permission). An existing file is left unchanged.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix='.tmp_', suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise UserError(f'cannot write {path}: {error.strerror or error}. Free some space, or choose another folder.'
+                        ) from error
+    partial = Path(name)
+    try:
+        yield partial
+        with open(partial, 'rb') as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o666 & ~umask)  # mkstemp allows access to the owner alone
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f'cannot write {path}: {error.strerror or error}. Free some space, or choose another folder; '
+                        'existing files are unchanged.') from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(content: Any, path: str | os.PathLike[str], indent: int | None = None) -> None:
+    """Write JSON atomically; values that JSON lacks are written as strings. See :func:`atomic_write` for the errors."""
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(content, indent=indent, default=str), encoding='utf-8')
+
+
+def json_digest(content: Any, length: int = 16) -> str:
+    """The first hexadecimal digits of the SHA-256 of a value as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:length]
+
+
+def content_digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file. Raises OSError."""
+    return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder with its parents, and return it. Raises UserError if that fails."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'cannot make {path}: {error.strerror}. Start from another folder.') from error
+    return Path(path)
+
+
+def save_torch(content: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """``torch.save`` as an atomic write. See :func:`atomic_write` for the errors."""
+    with atomic_write(path) as partial:
+        try:
+            torch.save(content, partial)
+        except RuntimeError as error:  # torch's zip writer hides the OSError of a full disk in one
+            raise OSError(str(error).splitlines()[0]) from error

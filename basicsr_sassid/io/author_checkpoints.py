@@ -1,0 +1,125 @@
+"""Authors' checkpoints under our names: SASSID's (BNN.pth, LAN.pth, UNet.pth: bare state dicts), and those of AP-BSN
+(``model_weight.denoiser.bsn.*``), SDAP (a bare state dict with masks) and AMSNet (Lightning, ``net.dn.branches.0.*``).
+
+Only names and shapes are known here; no weights come with the package (SASSID's are under GPL-3.0).
+"""
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import Tensor
+
+_BRANCH = 'net.dn.branches.0.'
+_LAN_HEAD = re.compile(r'conv\.(\d+)\.weight')
+_DILATED = re.compile(r'branch1\.body\.\d+\.body\.0\.weight')
+
+
+def convert_author_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the authors' keys to ours; any other state dict comes back as it is.
+
+    Raises:
+        ValueError: the two copies of the BNN's last layer differ.
+    """
+    if 'encode_block_1.0.weight' in state:
+        return _unet_or_bnn(state)
+    if 'conv.0.weight' in state and any('.cuca.' in name for name in state):
+        return _lan(state)
+    return state
+
+
+def unwrap_checkpoint(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state dict inside a peer's checkpoint, and how its network is used: ``img_range``, ``inference``.
+
+    A file that is none of theirs comes back as it is, with nothing to say of its use.
+    """
+    inner = content.get('model_weight')
+    if isinstance(inner, dict) and isinstance(inner.get('denoiser'), dict):  # AP-BSN
+        return _without(inner['denoiser'], 'bsn.'), {'img_range': 255, 'inference': {
+            'pd_b': 2, 'pd_pad': 2, 'refinement': 'r3', 'per_channel': True}}
+    inner = content.get('state_dict')
+    if isinstance(inner, dict) and any(_BRANCH in name for name in inner):  # AMSNet
+        return _without({name: value for name, value in inner.items() if _BRANCH in name}, _BRANCH), {
+            'img_range': 1, 'inference': {'pd_b': 2, 'num_masks': 2, 'refinement': 'r3'}}
+    if any(name.endswith('branch1.body.0.mask') for name in content):  # SDAP: ours keep no mask
+        return _without(content, ''), {'img_range': 1, 'inference': {'pd_b': 2, 'refinement': 'second_pass'}}
+    return content, {}
+
+
+def _without(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix('module.').removeprefix(prefix): value for name, value in state.items()
+            if not name.endswith('.mask')}
+
+
+def _unet_or_bnn(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    renamed = {}
+    is_bnn = 'output_block.0.weight' in state
+    for name, value in state.items():
+        match = re.fullmatch(r'(encode|decode)_block_(\d)\.(.+)', name)
+        if match:
+            side, number, rest = match.groups()
+            # the decoder counts down to the finest level
+            renamed[f'trunk.{side}.{int(number) - 1 if side == "encode" else 5 - int(number)}.{rest}'] = value
+        elif name.startswith('output_block.4.'):
+            twin = state.get('output_conv.' + name.rsplit('.', 1)[1])  # the same layer under two names
+            if twin is not None and not value.equal(twin):
+                raise ValueError(f'{name} and its twin in output_conv differ')
+            renamed['head.' + name.rsplit('.', 1)[1]] = value
+        elif name.startswith('output_block.'):
+            renamed['fuse.' + name.removeprefix('output_block.')] = value
+        elif name.startswith('output_conv.'):
+            if not is_bnn:
+                renamed['head.' + name.removeprefix('output_conv.')] = value
+        else:
+            renamed[name] = value  # left for the caller to refuse by name
+    return renamed
+
+
+def _lan(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    head = max(int(match[1]) for match in map(_LAN_HEAD.fullmatch, state) if match)
+    nested = f'conv.{head - 1}.'
+    renamed = {}
+    for name, value in state.items():
+        new = name
+        if name.startswith(f'conv.{head}.'):
+            new = name.replace(f'conv.{head}.', 'head.')
+        elif name.startswith(nested + 'tail.'):
+            new = name.replace(nested, '')
+        elif name.startswith(nested + 'body.'):
+            new = name.replace(nested + 'body.', 'blocks.')
+            for theirs, ours in (('conv1', 'body.0'), ('conv2', 'body.2'), ('cuca.conv_du.0', 'gate.1'),
+                                 ('cuca.conv_du.2', 'gate.3')):
+                new = new.replace(f'.{theirs}.', f'.{ours}.')
+        elif name.startswith('conv.'):
+            new = name.replace('conv.', 'stem.', 1)
+        renamed[new] = value
+    return renamed
+
+
+def infer_network_options(state: dict[str, Tensor]) -> dict[str, object] | None:
+    """The option block of the network that a state dict (under our names) belongs to; None if it is none of ours."""
+    if 'trunk.encode.0.0.weight' in state and 'head.weight' in state:
+        dim, num_in_ch = state['trunk.encode.0.0.weight'].shape[:2]
+        kind = 'BNN' if 'fuse.0.weight' in state else 'DenoisingUNet'
+    elif 'stem.0.weight' in state and 'head.weight' in state:
+        dim, num_in_ch = state['stem.0.weight'].shape[:2]
+        kind = 'LAN'
+    elif 'branch1.body.0.weight' in state and 'tail.6.weight' in state:
+        dim, num_in_ch = state['head.0.weight'].shape[:2]
+        return {'type': 'DBSNl', 'num_in_ch': num_in_ch, 'num_out_ch': state['tail.6.weight'].shape[0], 'dim': dim,
+                'num_module': sum(bool(_DILATED.fullmatch(name)) for name in state)}
+    else:
+        return None
+    block = {'type': kind, 'num_in_ch': num_in_ch, 'num_out_ch': state['head.weight'].shape[0], 'dim': dim}
+    if kind == 'LAN':
+        block['receptive_size'] = 2 * sum(name.startswith('stem.') and name.endswith('.weight') for name in state) - 1
+        block['num_block'] = len({name.split('.')[1] for name in state if name.startswith('blocks.')})
+        block['channel_attention'] = 'blocks.0.gate.1.weight' in state
+    return block
+
+
+def describe_state(state: dict[str, Tensor]) -> str:
+    block = infer_network_options(state)
+    if block is None:
+        return f'another network ({len(state)} tensors: {", ".join(list(state)[:3])}, ...)'
+    return f'{block["type"]}({", ".join(f"{key}={value}" for key, value in block.items() if key != "type")})'

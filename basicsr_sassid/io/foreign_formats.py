@@ -1,0 +1,38 @@
+"""Files that are not read here, RAW photographs, videos and other formats, and how to convert them."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from basicsr_sassid.utils.errors import UserError
+
+_RAW = ('.3fr', '.arw', '.cr2', '.cr3', '.crw', '.dng', '.erf', '.fff', '.iiq', '.kdc', '.mef', '.mos', '.mrw', '.nef',
+        '.nrw', '.orf', '.pef', '.raf', '.raw', '.rw2', '.rwl', '.sr2', '.srf', '.srw', '.x3f')
+_VIDEO = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.mts', '.webm', '.wmv')
+_OTHER = ('.avif', '.exr', '.gif', '.heic', '.heif', '.hdr', '.jp2', '.jxl', '.psd', '.xcf')
+
+
+def list_foreign(folder: str | os.PathLike) -> dict[str, str]:
+    """The RAW files, videos and other pictures below ``folder`` that are not read here, with what to do."""
+    files = (path for path in Path(folder).rglob('*') if path.is_file() and not path.name.startswith('.'))
+    return {str(path): hint for path in sorted(files) if (hint := conversion_hint(path))}
+
+
+def conversion_hint(path: Path) -> str | None:
+    suffix = path.suffix.lower()
+    if suffix in _RAW:
+        return f'{path} is a RAW file. Develop it to a 16-bit TIFF first, without noise reduction (darktable-cli ' \
+               f'{path.name} {path.stem}.tif).'
+    if suffix in _VIDEO:
+        return f'{path} is a video. Give its frames (ffmpeg -i {path.name} frames/%05d.png).'
+    if suffix in _OTHER:
+        return f'{path} is of a format that is not read here. Convert it to PNG or TIFF (magick {path.name} ' \
+               f'{path.stem}.png).'
+    return None
+
+
+def refuse_foreign(path: str | os.PathLike) -> None:
+    """A RAW file can look like a TIFF: its thumbnail would be read for the photograph."""
+    hint = conversion_hint(Path(path))
+    if hint:
+        raise UserError(hint)

@@ -1,0 +1,96 @@
+"""NoiseModel: what the noise of photographs is like."""
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from basicsr_sassid.utils.errors import UserError
+
+MAX_LAG = 8  # pixels
+THRESHOLD = 0.035  # correlation below which pixels count as independent
+LARGEST_BLIND_SIZE = 2 * MAX_LAG - 1
+_LARGEST_RECOMMENDED = 9
+_FORMAT = 2  # of to_dict
+# names of format 1, whose dicts have no key `format`
+_OLD_NAMES = {'cross_correlation': 'joint', 'sigma_curve': 'levels', 'variance_fit': 'lines',
+              'num_patches': 'num_squares'}
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseModel:
+    """Noise of a set of photographs, as :func:`estimate_noise` measures it. All levels are grey levels (0 to 255).
+
+    Attributes:
+        sigma: (3,), standard deviation of R, G, B over the flat patches.
+        correlation: (17, 17), autocorrelation by (rows, columns) of distance, -8 to 8 pixels, the channels pooled;
+            1 at its centre.
+        cross_correlation: (3, 3, 17, 17), correlation of channel c at a pixel with channel d at that distance from it.
+        sigma_curve: {'R': (n, 2), ...}, for each channel a row (intensity, sigma) for each intensity that occurs.
+        variance_fit: {'R': (slope, offset), ...}: variance = slope * intensity + offset, fitted to ``sigma_curve``.
+        num_patches: number of flat patches that were measured.
+    """
+    sigma: np.ndarray
+    correlation: np.ndarray
+    cross_correlation: np.ndarray
+    sigma_curve: dict[str, np.ndarray]
+    variance_fit: dict[str, tuple[float, float]]
+    num_patches: int
+
+    @property
+    def cross_channel(self) -> np.ndarray:
+        """(3, 3), correlation between R, G and B at the same pixel."""
+        return self.cross_correlation[:, :, MAX_LAG, MAX_LAG]
+
+    def correlation_at(self, radius: int) -> float:
+        """Strongest correlation among the pixels on the square ring at ``radius`` (Chebyshev distance)."""
+        rows, columns = np.indices(self.correlation.shape) - MAX_LAG
+        return float(np.abs(self.correlation[np.maximum(np.abs(rows), np.abs(columns)) == radius]).max())
+
+    def correlation_length(self, threshold: float = THRESHOLD) -> int:
+        """Smallest odd k whose square holds all correlation above ``threshold``; 1 for white noise, at most 15."""
+        beyond = [radius for radius in range(1, MAX_LAG) if self.correlation_at(radius) > threshold]
+        return 2 * max(beyond, default=0) + 1
+
+    def blind_size(self, threshold: float = THRESHOLD) -> int:
+        """Recommended ``blind_size`` of the BNN: :meth:`correlation_length`, at most the paper's 9.
+
+        The weak correlation of JPEGs reaches further, but a blind neighbourhood of that size costs more than it saves
+        (0.85 dB on PolyU: docs/ablations.md).
+        """
+        return min(self.correlation_length(threshold), _LARGEST_RECOMMENDED)
+
+    def as_grey(self) -> NoiseModel:
+        """The model for images of three equal channels, whose noise is equal too."""
+        return dataclasses.replace(self, cross_correlation=np.tile(self.correlation, (3, 3, 1, 1)))
+
+    def sigma_at(self, intensity: np.ndarray) -> np.ndarray:
+        """Standard deviation at intensities (..., 3), both in grey levels; constant beyond the measured intensities."""
+        columns = [np.interp(intensity[..., channel], *self.sigma_curve[name].T) if len(self.sigma_curve[name])
+                   else np.full(intensity.shape[:-1], self.sigma[channel]) for channel, name in enumerate('RGB')]
+        return np.stack(columns, axis=-1).astype(np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The model as values that JSON has; :meth:`from_dict` reads it."""
+        return {'format': _FORMAT, 'sigma': self.sigma.tolist(), 'correlation': self.correlation.tolist(),
+                'cross_correlation': self.cross_correlation.tolist(),
+                'sigma_curve': {name: points.tolist() for name, points in self.sigma_curve.items()},
+                'variance_fit': {name: list(line) for name, line in self.variance_fit.items()},
+                'num_patches': self.num_patches}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> NoiseModel:
+        """Inverse of :meth:`to_dict`; reads format 1 too. Raises UserError for a newer format."""
+        found = content.get('format', 1)
+        if found not in (1, _FORMAT):
+            raise UserError(f'noise model: format {found} is newer than this version reads ({_FORMAT}). Upgrade '
+                            'basicsr_sassid, or measure the noise again.')
+        names = _OLD_NAMES if found == 1 else {}
+
+        def field(name: str) -> Any:
+            return content[names.get(name, name)]
+        return cls(np.array(field('sigma')), np.array(field('correlation')), np.array(field('cross_correlation')),
+                   {name: np.array(points).reshape(-1, 2) for name, points in field('sigma_curve').items()},
+                   {name: (line[0], line[1]) for name, line in field('variance_fit').items()}, field('num_patches'))

@@ -1,0 +1,1 @@
+"""`sassid clean`: a folder of noisy photographs -> denoised photographs and a report."""

@@ -1,0 +1,1 @@
+"""How a training run goes: options, loop, stages, teachers, validation, checkpoints. Knows no method."""

@@ -1,0 +1,149 @@
+"""What training and testing share: processes, seeds, folders, log files, evaluation sets."""
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from basicsr.data import build_dataset
+from basicsr.utils import get_env_info, get_root_logger, get_time_str, init_tb_logger, init_wandb_logger
+from basicsr.utils.dist_util import init_dist
+from basicsr.utils.logger import initialized_logger
+from torch import distributed
+from torch.utils.data import DataLoader
+
+from basicsr_sassid.io.atomic import make_folder
+from basicsr_sassid.utils.errors import UserError
+
+
+@contextlib.contextmanager
+def start_processes(launcher: str, dist_params: dict) -> Iterator[None]:
+    """Join the process group of torchrun or slurm: nccl with GPUs, gloo without; leave it at the end.
+
+    ``dist_params``: ``backend``, ``timeout`` (seconds; default 2 h, for a long validation), ``port`` (slurm).
+    """
+    if launcher == 'none':
+        yield
+        return
+    has_gpu = torch.cuda.is_available()
+    if launcher == 'slurm':
+        if not has_gpu:
+            raise UserError('--launcher slurm needs GPUs; on CPUs use torchrun and --launcher pytorch')
+        init_dist('slurm', **dist_params)
+    else:
+        if 'RANK' not in os.environ:
+            raise UserError('--launcher pytorch: not started by torchrun. Use: torchrun --nproc_per_node=N -m '
+                            'basicsr_sassid.train -opt ... --launcher pytorch')
+        if has_gpu:
+            local_rank = int(os.environ.get('LOCAL_RANK', 0))
+            if local_rank >= torch.cuda.device_count():
+                raise UserError(f'torchrun started more processes than the {torch.cuda.device_count()} GPUs here; '
+                                'lower --nproc_per_node')
+            torch.cuda.set_device(local_rank)
+        distributed.init_process_group(dist_params.get('backend', 'nccl') if has_gpu else 'gloo',
+                                       timeout=datetime.timedelta(seconds=dist_params.get('timeout', 7200)))
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def start_logging(opt: dict[str, Any], log_file: Path, quiet: bool = False) -> logging.Logger:
+    """BasicSR's logger with a log file for this run, also after an earlier run in this process.
+
+    ``quiet``: log to the file alone.
+    """
+    logger = _closed_logger()
+    initialized_logger.pop('basicsr', None)
+    logger = get_root_logger(log_level=logging.INFO, log_file=str(log_file) if opt['rank'] == 0 else None)
+    for handler in list(logger.handlers):
+        if quiet and not isinstance(handler, logging.FileHandler):
+            logger.removeHandler(handler)
+    logger.info(get_env_info())
+    return logger
+
+
+def _closed_logger() -> logging.Logger:
+    logger = logging.getLogger('basicsr')
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    return logger
+
+
+def silence() -> None:
+    """Switch BasicSR's logger off until :func:`start_logging`."""
+    logger = _closed_logger()
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    initialized_logger['basicsr'] = True
+
+
+def sort_paths(dataset: Any) -> Any:
+    """Sort a dataset's paths: BasicSR lists folders in the order of the disk, and a seed shall mean the same everywhere."""
+    paths = getattr(dataset, 'paths', None)
+    if isinstance(paths, list):
+        paths.sort(key=lambda entry: entry.get('lq_path', '') if isinstance(entry, dict) else entry)
+    return dataset
+
+
+def build_eval_loader(block: dict[str, Any]) -> DataLoader:
+    """A loader of a test or validation set, image by image in order. Raises UserError if the set has no image."""
+    try:
+        dataset = sort_paths(build_dataset(block))
+    except AssertionError as error:  # BasicSR's complaint about pairs that do not match
+        raise UserError(f'datasets {block["name"]}: {error}') from error
+    if len(dataset) == 0:
+        raise UserError(f'datasets {block["name"]}: no image in {block["dataroot_lq"]}')
+    return DataLoader(dataset, batch_size=1)
+
+
+def seed_everything(seed: int, iteration: int, rank: int) -> None:
+    """Seed Python, NumPy and torch with a function of the run's seed, the iteration and the process."""
+    value = int(np.random.SeedSequence((seed, iteration, rank)).generate_state(1)[0])
+    random.seed(value)
+    np.random.seed(value)
+    torch.manual_seed(value)
+
+
+def prepare_folders(opt: dict[str, Any], resuming: bool) -> None:
+    """Make the run's folders; rename those of an earlier run of this name unless this one continues it."""
+    if opt['rank'] == 0:
+        if not resuming and not opt['auto_resume']:
+            for folder in (opt['path']['experiments_root'],
+                           os.path.join(opt['root_path'], 'tb_logger', opt['name'])):
+                archive(Path(folder))
+        for key in ('models', 'training_states', 'visualization'):
+            for partial in make_folder(opt['path'][key]).glob('.tmp_*'):  # of a save that was killed
+                partial.unlink()
+    if opt['dist']:
+        distributed.barrier()
+
+
+def archive(folder: Path) -> None:
+    """Rename a folder as BasicSR does, under a name that is free."""
+    if not folder.exists():
+        return
+    name = base = f'{folder}_archived_{get_time_str()}'
+    number = 1
+    while os.path.exists(name):
+        number += 1
+        name = f'{base}_{number}'
+    print(f'{folder} belongs to an earlier run: renamed to {name}. (--auto_resume continues it.)', flush=True)
+    folder.rename(name)
+
+
+def start_tensorboard(opt: dict[str, Any]) -> Any:
+    """Tensorboard's writer, and wandb where the options say so; None where tensorboard is off."""
+    if not opt['logger']['use_tb_logger'] or 'debug' in opt['name']:
+        return None
+    if (opt['logger'].get('wandb') or {}).get('project'):
+        init_wandb_logger(opt)
+    return init_tb_logger(log_dir=os.path.join(opt['root_path'], 'tb_logger', opt['name']))

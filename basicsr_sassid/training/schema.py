@@ -1,0 +1,145 @@
+"""The typed blocks of a training's option file. Networks, losses, optimisers and schedules stay open: BasicSR's
+registries and torch define their keys."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from basicsr_sassid.utils.schema import OptionBlock
+
+
+class StageOptions(OptionBlock):
+    """One stage, ``train.stages.<name>``.
+
+    Attributes:
+        iter: iterations; 0 with ``path.pretrain_network_*`` skips the stage.
+        optim: any optimiser of torch.optim: ``{type: Adam, lr: 3e-4}``.
+        scheduler: any of BasicSR's or torch's, stepped every iteration; the stage's length is filled in.
+        loss: keys of the stage's loss that differ from its default.
+    """
+    iter: int = Field(ge=0)
+    optim: dict[str, Any] | None = None
+    scheduler: dict[str, Any] | None = None
+    loss: dict[str, Any] | None = None
+
+
+class TrainOptions(OptionBlock):
+    """Block ``train`` of every method.
+
+    Attributes:
+        stages: the stages in the method's order.
+        total_iter: sum of the stages' iterations; may be left out.
+        ema_decay: decay of the moving average of the weights, say 0.999; 0: off.
+        grad_clip: largest gradient norm; None: off.
+        precision: of the forward passes: ``auto`` (bf16 where the hardware multiplies it natively), ``fp32``,
+            ``bf16``, or ``fp16`` with a gradient scaler. Losses, optimiser and validation are in float32.
+        compile: use torch.compile for the network in training.
+        teacher_cache: ``off``: targets are predicted for every patch; ``lmdb``, ``memory``: once for each whole image,
+            before the stage starts; ``auto``: ``lmdb`` where that is less work.
+        teacher_ensemble: cached targets are means over the eight flips and turns.
+    """
+    stages: dict[str, StageOptions]
+    total_iter: int | None = None
+    ema_decay: float = Field(0., ge=0, lt=1)
+    grad_clip: float | None = Field(None, gt=0)
+    precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = 'auto'
+    compile: bool = False
+    teacher_cache: Literal['auto', 'lmdb', 'memory', 'off'] = 'off'
+    teacher_ensemble: bool = False
+
+    @field_validator('teacher_cache', mode='before')
+    @classmethod
+    def _bare_off(cls, value: object) -> object:
+        return 'off' if value is False else value  # YAML reads a bare off as false
+
+
+class TextureOptions(OptionBlock):
+    """Block ``train.texture``: the adaptive coefficient alpha (eq. 3).
+
+    Attributes:
+        window: side of the window of the local standard deviation in pixels, odd.
+        lower, upper: thresholds of the local standard deviation, in 8-bit grey levels.
+    """
+    window: int = Field(7, ge=1)
+    lower: float = 1.
+    upper: float = 5.
+
+
+class ThreeStageTrainOptions(TrainOptions):
+    """Block ``train`` of ThreeStageModel (SASSID).
+
+    Attributes:
+        texture: window and thresholds of alpha, which weights the two teachers.
+        posterior: blend the BNN's prediction with the noisy image by their variances; ``auto``: where the trained BNN's
+            error exceeds the noise, as it does where the noise is weak.
+    """
+    texture: TextureOptions = TextureOptions()
+    posterior: Literal[True, False, 'auto'] = False
+
+    @field_validator('texture', mode='before')
+    @classmethod
+    def _empty_texture(cls, value: object) -> object:
+        return {} if value is None else value
+
+
+class SubsampledTrainOptions(TrainOptions):
+    """Block ``train`` of the methods that train on sub-images.
+
+    Attributes:
+        pd_a: PD stride of the sub-images in training (AP-BSN's name); the patch size is a multiple of it.
+    """
+    renamed_keys: ClassVar[Mapping[str, str]] = {'stride': 'pd_a', 'parts': 'num_masks', 'mosaic_pad': 'pd_pad'}
+    pd_a: int = Field(5, ge=1)
+
+
+class APBSNTrainOptions(SubsampledTrainOptions):
+    """Block ``train`` of APBSNModel.
+
+    Attributes:
+        pd_pad: zeros around each sub-image, all of them in one image, as released; None: the sub-images are a batch.
+            ``inference.pd_pad`` follows it.
+    """
+    pd_pad: int | None = Field(2, ge=0)
+
+
+class AMSNetTrainOptions(SubsampledTrainOptions):
+    """Block ``train`` of AMSNetModel.
+
+    Attributes:
+        num_masks: one of so many pixels is hidden in training. ``inference.num_masks`` follows it.
+        prior: a loss of one image for the stage ``prior``; default: ``{type: WeightedTVLoss, loss_weight: 0.01}``.
+    """
+    num_masks: int = Field(2, ge=2)
+    prior: dict[str, Any] | None = None
+
+
+class ValOptions(OptionBlock):
+    """Block ``val``.
+
+    Attributes:
+        val_freq: iterations between validations.
+        save_img: write the denoised images.
+        metrics: name -> option block of a BasicSR metric; the first one chooses ``net_*_best.pth``.
+        suffix: of the images that a test writes; default: the run's name.
+    """
+    val_freq: int | None = Field(None, ge=1)
+    save_img: bool = False
+    metrics: dict[str, dict[str, Any]] | None = None
+    suffix: str | None = None
+
+
+class LoggerOptions(OptionBlock):
+    """Block ``logger``.
+
+    Attributes:
+        print_freq: iterations between log lines.
+        save_checkpoint_freq: iterations between checkpoints.
+        use_tb_logger: write tensorboard's files.
+        wandb: BasicSR's block.
+    """
+    print_freq: int = Field(ge=1)
+    save_checkpoint_freq: int = Field(ge=1)
+    use_tb_logger: bool = False
+    wandb: dict[str, Any] | None = None

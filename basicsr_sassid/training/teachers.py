@@ -1,0 +1,111 @@
+"""Frozen teachers: whether running them once per image pays, and the cache of their predictions."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from basicsr.utils import get_root_logger
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from basicsr_sassid.data.teacher_cache import TeacherCache, fingerprint
+from basicsr_sassid.ops.sliding_window import sliding_window_cost, sliding_window_predict
+from basicsr_sassid.training.protocols import WholeImageDataset
+from basicsr_sassid.utils.errors import UserError
+
+
+def should_cache(mode: str, name: str, dataset: object, ensemble: bool, patch_pixels: int) -> bool:
+    """Whether the predictions of teacher ``name`` are cached.
+
+    Args:
+        mode: ``train.teacher_cache``.
+        name: of the teacher, for the log.
+        dataset: the training set.
+        ensemble: ``train.teacher_ensemble``.
+        patch_pixels: pixels of all patches that the stages of this teacher draw.
+
+    Raises:
+        UserError: a cache is demanded, and the dataset gives no whole images.
+    """
+    if not isinstance(dataset, WholeImageDataset):
+        if mode in ('lmdb', 'memory'):
+            raise UserError(f'train.teacher_cache: {mode} needs NoisyImageDataset, not {type(dataset).__name__}. Set '
+                            'it to off.')
+        return False
+    if mode != 'auto':
+        return mode in ('lmdb', 'memory')
+    cached = sum(sliding_window_cost(size, dataset.patch_size) for size in dataset.sizes) * (8 if ensemble else 1)
+    if cached > patch_pixels:
+        get_root_logger().info(f'Teacher cache off: caching network_{name} needs {cached / 1e6:,.1f} Mpx of forward '
+                               f'passes, on-the-fly targets need {patch_pixels / 1e6:,.1f} Mpx.')
+    return cached <= patch_pixels
+
+
+def build_teacher_cache(name: str, predict: Callable[[np.ndarray], np.ndarray], dataset: WholeImageDataset,
+                        folder: Path | None, rank: int = 0, world_size: int = 1, show_progress: bool = True
+                        ) -> TeacherCache:
+    """Run a teacher on every image that is not in the cache yet. The processes of a run share the work.
+
+    Args:
+        name: of the teacher, for the log.
+        predict: (H, W, 3) float32 in [0, 1] -> the target, likewise.
+        dataset: the training set.
+        folder: of the LMDB; None keeps the predictions in memory.
+        rank, world_size: this process among those of the run.
+        show_progress: draw a progress bar.
+
+    Raises:
+        UserError: not enough space, or the cache cannot be written.
+    """
+    cache = TeacherCache(folder, dataset.sizes)
+    missing = cache.missing()
+    _barrier(world_size)  # every process has looked before one writes
+    get_root_logger().info(f'Teacher cache: network_{name} predicts {len(missing)} of {len(dataset)} images, '
+                           f'{cache.num_bytes(missing) / 1e9:.2f} GB in {folder or "memory"}')
+    cache.check_space(missing)
+
+    def predictions() -> Iterator[tuple[int, np.ndarray]]:
+        own = missing[rank::world_size]
+        for index in tqdm(own, f'teacher cache: network_{name}', unit='image', leave=False,
+                          disable=rank != 0 or not show_progress):
+            yield index, predict(dataset.image(index))
+    cache.write(predictions())
+    _barrier(world_size)
+    if world_size > 1:
+        cache.share()
+    return cache
+
+
+def cache_folder(experiments_root: str, name: str, net: nn.Module, dataset: WholeImageDataset,
+                 settings: dict[str, Any]) -> Path:
+    """The LMDB of a teacher's cache, named by the teacher's weights, the images and the settings."""
+    key = fingerprint(net.state_dict(), dataset.content_key(), settings)
+    return Path(experiments_root) / 'teacher_cache' / f'{name}_{key}.lmdb'
+
+
+def whole_image_target(forward: Callable[[Tensor], Tensor], postprocess: Callable[[Tensor, Tensor], Tensor],
+                       image: np.ndarray, window: int, ensemble: bool, batch_size: int, img_range: float,
+                       device: torch.device) -> np.ndarray:
+    """The target of a teacher for a whole image, both (H, W, 3) float32 in [0, 1].
+
+    Args:
+        forward: noisy windows to predictions, (N, 3, H, W) in [0, img_range].
+        postprocess: prediction and noisy image to the target, likewise.
+        image: the noisy image.
+        window, ensemble, batch_size: see :func:`sliding_window_predict`.
+        img_range: value of white for the teacher.
+        device: of the teacher.
+    """
+    noisy = torch.from_numpy(image).permute(2, 0, 1).to(device) * img_range
+    prediction = sliding_window_predict(forward, noisy, window, ensemble, batch_size)
+    with torch.no_grad():
+        target = postprocess(prediction[None], noisy[None])[0]
+    return (target / img_range).permute(1, 2, 0).cpu().numpy()
+
+
+def _barrier(world_size: int) -> None:
+    if world_size > 1:
+        torch.distributed.barrier()

@@ -1,0 +1,30 @@
+"""Which device, and which type of number on it."""
+from __future__ import annotations
+
+import torch
+
+from basicsr_sassid.utils.errors import UserError
+
+PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
+
+
+def choose_device(name: str) -> torch.device:
+    """``'auto'``: a CUDA device if there is one, else the CPU. Raises UserError if the device is not there."""
+    if name == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f'device {name!r}: {str(error).splitlines()[0]} Use auto or cpu.') from error
+    return device
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The type of the forward passes: ``auto`` is bfloat16 where the hardware multiplies it natively."""
+    if precision == 'auto':
+        native = {'cuda': lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+                  'cpu': lambda: torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+                  }.get(device.type, lambda: False)()
+        precision = 'bf16' if native else 'fp32'
+    return {'bf16': torch.bfloat16, 'fp16': torch.float16, 'fp32': torch.float32}[precision]
