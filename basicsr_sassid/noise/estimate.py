@@ -156,6 +156,8 @@ def flat_squares(image: np.ndarray) -> FlatSquares:
     basis = _surface_basis()
     single = basis.astype(np.float32)
     residual = squares - squares @ single @ single.T
+    if is_grey(pixels):  # a product may round equal rows apart (OpenBLAS's kernel for Prescott does)
+        residual[:] = residual[:, :1]
     mean = squares.mean(axis=1, dtype=np.float64)
     # of the channels' mean: where detail shows most. In double precision: many squares are nearly as flat as the next
     # one, and which of them are kept must not turn on how a processor's float32 product rounds
