@@ -207,7 +207,7 @@ def test_dnd_bundle(dnd_downloads, weights, tmp_path, monkeypatch):
     assert '2 photographs of 2 boxes' in check_submission(out)
     content = scipy.io.loadmat(out / '0001.mat')
     assert content['Idenoised'].shape == (1, 2) and not content['israw'].item()
-    denoise = Denoiser(weights, 'cpu')
+    denoise = Denoiser(weights, 'cpu', tile=0)  # as there: in tiles the last bits may differ
     # the first box has 88 pixels below it and 188 beside it: 64 of them are seen
     assert np.array_equal(content['Idenoised'][0, 0], denoise(photos[0][:576, :576])[:512, :512])
     assert np.array_equal(content['Idenoised'][0, 1], denoise(photos[0][24:, 124:])[64:, 64:])
