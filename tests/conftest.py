@@ -13,15 +13,15 @@ import torch
 import basicsr_sassid  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
+os.environ['CUDA_VISIBLE_DEVICES'] = ''  # before any test or fixture asks the driver: it remembers its first answer
 REAL_DATA = Path(os.environ.get('SASSID_TEST_DATA', ROOT.parent / 'shared' / 'data'))
 
 
 @pytest.fixture(autouse=True)
-def _seeded(monkeypatch):
+def _seeded():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
 
 
 @pytest.fixture
@@ -62,9 +62,16 @@ def tiny_options(photographs: Path, **train) -> dict:
 def run_module(module: str, *arguments: str, cwd: Path, check: bool = True, launcher: tuple[str, ...] = (),
                **kwargs) -> subprocess.CompletedProcess:
     """``python -m module`` as a user would, from another folder than the clone."""
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
     done = subprocess.run([sys.executable, '-m', *launcher, module, *arguments], cwd=cwd, env=environment, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=False, **kwargs)
     if check and done.returncode:
         raise AssertionError(f'{module} {arguments} ended with {done.returncode}:\n{done.stdout[-5000:]}')
     return done
+
+
+def run_code(code: str, cwd: Path) -> subprocess.CompletedProcess:
+    """Python lines in a process group of their own, which they may kill."""
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    return subprocess.run([sys.executable, '-c', code], cwd=cwd, env=environment, start_new_session=True, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=False)

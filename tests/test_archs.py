@@ -95,8 +95,8 @@ def test_bnn_turns_with_the_image_if_its_fusion_is_turned():
     image = torch.rand(1, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         expected = torch.rot90(net(image), 1, (2, 3))
-        assert min((turned(torch.rot90(image, 1, (2, 3))) - expected).abs().max(),
-                   (turned(torch.rot90(image, 3, (2, 3))) - torch.rot90(net(image), 3, (2, 3))).abs().max()) < 1e-12
+        assert min((dihedral(torch.rot90(image, 1, (2, 3))) - expected).abs().max(),
+                   (dihedral(torch.rot90(image, 3, (2, 3))) - torch.rot90(net(image), 3, (2, 3))).abs().max()) < 1e-12
 
 
 @pytest.mark.parametrize(('name', 'shapes', 'oracle'), [

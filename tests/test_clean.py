@@ -84,8 +84,9 @@ def test_instant_needs_no_training(scenes, folder, tmp_path, capsys):
     assert 'http' not in html.replace('http://www.w3.org', ''), 'nothing is fetched'
 
 
-def test_trained_mixture_is_at_least_the_instant_one(scenes, folder, tmp_path, tiny, capsys):
+def test_trained_mixture_is_at_least_the_instant_one(scenes, folder, tmp_path, tiny, capsys, monkeypatch):
     """With a few iterations the student is worthless: it is left out, and that is said."""
+    monkeypatch.setattr(training, '_median_seconds', lambda step: 0.1)  # a fast machine would make them many
     clean_photos([folder], tmp_path / 'out', minutes=0.02)
     clean_photos([folder], tmp_path / 'instant', effort='instant')
     assert gain(scenes, tmp_path / 'out') > gain(scenes, tmp_path / 'instant') - 0.1
@@ -211,14 +212,29 @@ def test_train_on_gives_a_denoiser(scenes, folder, tmp_path, tiny):
     assert (tmp_path / 'work/student.safetensors').exists()
 
 
-def test_the_minutes_are_kept(folder, tmp_path, tiny):
-    """Of iterations that take equally long: their number follows from the measured steps."""
+@pytest.mark.parametrize(('ask', 'cache'), [(0.5, 'lmdb'), (2, 'off')])
+def test_the_minutes_are_kept(folder, tmp_path, tiny, monkeypatch, ask, cache):
+    """Steps of known seconds, as another program beside would change measured ones: their number follows.
+
+    Of all 48 windows a teacher is asked once where the minute has time for that.
+    """
     from basicsr_sassid.data.prepare.folder import prepare_folder
     prepare_folder([folder], tmp_path / 'x.lmdb', quiet=True)
     opt = training.base_options(tmp_path / 'x.lmdb', 3, torch.device('cpu'), 0)
+    steps, measured = {'bnn': 0.02, 'lan': 0.01, 'unet': 0.015}, []
+
+    def seconds(step):
+        step()  # it can be taken
+        measured.append(step)
+        return [*steps.values(), ask][len(measured) - 1]
+    monkeypatch.setattr(training, '_median_seconds', seconds)
     plan = training.plan_iterations(opt, tmp_path, 1)
-    seconds = sum(plan['iter'][stage] * plan['seconds'][stage] for stage in training.STAGES) + plan['cache_seconds']
-    assert seconds == pytest.approx(60, rel=0.02)
+    assert len(measured) == 4 and plan['teacher_cache'] == cache
+    assert plan['seconds'] == (steps if cache == 'lmdb' else {**steps, 'lan': 0.01 + ask, 'unet': 0.015 + ask})
+    assert plan['cache_seconds'] == pytest.approx(48 * ask if cache == 'lmdb' else 0)
+    taken = sum(plan['iter'][stage] * plan['seconds'][stage] for stage in training.STAGES) + plan['cache_seconds']
+    assert 60 - sum(plan['seconds'].values()) < taken <= 60  # one more step of each would be too long
+    assert plan['iter']['bnn'] == plan['iter']['lan'] == pytest.approx(plan['iter']['unet'] * 3 / 4, abs=1)
 
 
 def test_mixed_and_odd_photographs(scenes, tmp_path, capsys):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -59,9 +60,10 @@ def test_tiles_cover_every_pixel_once(size):
 def test_tiled_is_whole(weights):
     """With the default overlap they are one function; without any there are seams."""
     image = scene(611, 530).astype(np.float32) / 255
-    whole = Denoiser(weights, tile=0)(image) * 255
-    assert np.abs(whole - Denoiser(weights, tile=128)(image) * 255).max() < 2e-3
-    assert np.abs(whole - Denoiser(weights, tile=128, overlap=0)(image) * 255).max() > 1
+    whole, tiled, seams = (Denoiser(weights, precision='fp32', **options)(image) * 255 for options in (
+        {'tile': 0}, {'tile': 128}, {'tile': 128, 'overlap': 0}))
+    assert np.abs(whole - tiled).max() < 2e-3
+    assert np.abs(whole - seams).max() > 1
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32, np.float64])
@@ -71,21 +73,22 @@ def test_any_shape_and_depth(weights, dtype, shape):
     image = base if dtype == np.uint16 else (base >> 8).astype(dtype) if dtype == np.uint8 else (base / 65535).astype(
         dtype)
     before = image.copy()
-    result = Denoiser(weights)(image)
+    denoise = Denoiser(weights, precision='fp32')
+    result = denoise(image)
     assert result.shape == shape and result.dtype == dtype and np.array_equal(image, before)
-    expected = Denoiser(weights)((base / 65535).astype(np.float32))
+    expected = denoise((base / 65535).astype(np.float32))
     white = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
     # 8-bit input is coarser than 16-bit, nothing else differs
     assert np.abs(result / white - expected).max() < (3 / 255 if dtype == np.uint8 else 1e-4)
 
 
 def test_self_ensemble_turns_with_the_image(weights):
-    denoise = Denoiser(weights, self_ensemble=True)
+    denoise = Denoiser(weights, self_ensemble=True, precision='fp32')
     image = scene(64, 64).astype(np.float32) / 255
     expected = denoise(image)
     np.testing.assert_allclose(denoise(np.rot90(image).copy()), np.rot90(expected), atol=1e-5)
     np.testing.assert_allclose(denoise(image[:, ::-1].copy()), expected[:, ::-1], atol=1e-5)
-    assert np.abs(Denoiser(weights)(image) - expected).max() > 1e-4
+    assert np.abs(Denoiser(weights, precision='fp32')(image) - expected).max() > 1e-4
 
 
 def test_what_cannot_be_denoised_is_said(weights, tmp_path):
@@ -148,12 +151,17 @@ def test_an_input_is_never_overwritten(weights, tmp_path):
 
 
 def test_a_large_photograph_stays_under_two_gib(tmp_path):
-    """3680x2456 through the command line, network and libraries included (ru_maxrss of the process)."""
+    """3680x2456 through the command line, network and libraries included.
+
+    VmHWM is of this program alone; ru_maxrss would begin with the peak of the process that started it, the suite's.
+    """
+    if not Path('/proc/self/status').exists():
+        pytest.skip('this system does not tell the peak of a process')
     cv2.imwrite(str(tmp_path / 'large.jpg'), np.tile(scene(307, 460), (8, 8, 1)))
     torch.save({'params': build_network({'type': 'DenoisingUNet', 'dim': 8}).state_dict()}, tmp_path / 'g.pth')
-    code = ('import resource; from basicsr_sassid.cli import main; '
+    code = ('import re; from basicsr_sassid.cli import main; '
             "main(['denoise', 'large.jpg', '-o', 'out.jpg', '--weights', 'g.pth']); "
-            "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
+            "print('peak', re.search(r'VmHWM:\\s*(\\d+) kB', open('/proc/self/status').read())[1])")
     done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, check=False,
                           env={**os.environ, 'PYTHONPATH': str(ROOT)}, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -168,7 +176,9 @@ def test_half_precision_is_near_and_full_precision_exact(weights):
     exact = Denoiser(weights, 'cpu', precision='fp32')
     with torch.no_grad():
         plain = exact.net(torch.from_numpy(image).permute(2, 0, 1)[None].float())[0].permute(1, 2, 0)
-    np.testing.assert_array_equal(exact(image), plain.clamp(0, 255).round().byte().numpy())
+    # scaled to [0, 1] and back: what lies within a float's last bits of a half may round the other way
+    off = np.abs(exact(image) - plain.clamp(0, 255).numpy())
+    assert off.max() < 0.5 + 1e-3
     off = np.abs(Denoiser(weights, 'cpu', precision='bf16')(image).astype(int) - exact(image))
     assert 0 < off.mean() < 1.5
     with pytest.raises(UserError, match='precision: expected one of auto, fp32, bf16, fp16'):

@@ -12,10 +12,12 @@ from basicsr.metrics import calculate_psnr
 
 from basicsr_sassid import NoiseModel, SpectralDenoiser, estimate_noise
 from basicsr_sassid.cli import main as cli
+from basicsr_sassid.inference import spectral
 from basicsr_sassid.inference.sure import monte_carlo_sure, optimal_blend_weight
 from basicsr_sassid.io.photo import Photo, write_photo
-from basicsr_sassid.noise import spectral
-from basicsr_sassid.noise.model import MAX_LAG
+from basicsr_sassid.noise import estimate
+from basicsr_sassid.noise.estimate import find_flat_patches
+from basicsr_sassid.noise.model import MAX_LAG, THRESHOLD
 from basicsr_sassid.noise.posterior import PosteriorMean
 from basicsr_sassid.noise.sigma_map import noise_gain
 from basicsr_sassid.noise.synthetic import sample_noise, simulate_camera
@@ -39,9 +41,14 @@ def noisy_photographs(reach: int, seed: int, sigma: float = 15.) -> list[np.ndar
 
 @pytest.mark.parametrize('reach', [1, 3, 5, 7, 9])
 def test_the_reach_of_the_correlation_is_told_within_one_step(reach):
+    """To a tenth of the threshold: a ring's maximum varies by 7% from draw to draw of the noise.
+
+    Of a true 9 the ring at 6 pixels is 0.028 to 0.0351 over the seeds (the surfaces take noise of that width with
+    them), so the step at 0.035 itself is no property to be asserted.
+    """
     for seed in range(10):
         noise = estimate_noise(noisy_photographs(reach, seed))
-        assert abs(noise.correlation_length() - reach) <= 2, f'seed {seed}'
+        assert noise.correlation_length(0.9 * THRESHOLD) >= reach - 2 and noise.correlation_length(1.1 * THRESHOLD) <= reach + 2, f'seed {seed}'
         assert noise.blind_size() == min(noise.correlation_length(), 9)
         assert noise.sigma == pytest.approx([15, 15, 15], rel=0.08)
 
@@ -83,6 +90,18 @@ def test_grey_is_colour_with_equal_channels():
     image = noisy_photographs(3, 0)[0][..., 0]
     noise = estimate_noise([image])
     assert noise.sigma[0] == noise.sigma[2] and noise.cross_channel == pytest.approx(np.ones((3, 3)))
+
+
+def test_what_is_flat_does_not_turn_on_rounding(monkeypatch):
+    """The float32 products of two processors differ in their last bits: the same squares are measured."""
+    image = noisy_photographs(9, 1)[0]
+    here = find_flat_patches(image)
+    basis = estimate._surface_basis()
+    turned = basis @ np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))[0]  # spans the same surfaces
+    monkeypatch.setattr(estimate, '_surface_basis', lambda: turned.astype(basis.dtype))
+    there = find_flat_patches(image)
+    np.testing.assert_allclose(there.residual, here.residual, rtol=0, atol=1e-3)
+    np.testing.assert_array_equal(there.means, here.means)
 
 
 def test_what_cannot_be_measured_is_said():

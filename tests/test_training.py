@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from basicsr_sassid.training.loop import load_resume_state, train
 from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.utils.errors import UserError
 
-from conftest import ROOT, run_module, tiny_options
+from conftest import ROOT, run_code, run_module, tiny_options
 
 
 def trained(opt: dict, folder: Path, **flags) -> StagedModel:
@@ -281,19 +280,22 @@ def test_killed_in_every_stage_and_between_them_it_ends_the_same(photographs, tm
     run_module('basicsr_sassid.train', '-opt', yml, cwd=tmp_path / 'whole')
     cwd = tmp_path / 'killed'
     cwd.mkdir()
-    states = cwd / 'experiments/tiny/training_states'
-    for kill_after in (5, 12, 20, 30):  # in the first stage, at its end, in the second, in the third
-        environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-        with open(tmp_path / 'log', 'w') as log:
-            process = subprocess.Popen([sys.executable, '-m', 'basicsr_sassid.train', '-opt', yml, '--auto_resume'],
-                                       cwd=cwd, env=environment, stdout=log, stderr=log, start_new_session=True)
-            deadline = time.time() + 120
-            while not (states / f'{kill_after}.state').exists() and time.time() < deadline:
-                assert process.poll() is None, (tmp_path / 'log').read_text()[-3000:]
-                time.sleep(0.002)
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    assert not (cwd / 'experiments/tiny/models/net_g_latest.pth').exists(), 'the last kill came too late'
+    # in the first stage, at its end, in the second, in the third: by its own hand, as no clock hits the iteration
+    for place, number in (('step', 8), ('save', 12), ('step', 23), ('step', 33)):
+        code = ('import os, signal, basicsr_sassid.train as t\n'
+                'from basicsr_sassid.models.staged_model import StagedModel\n'
+                'def dying(call, place):\n'
+                '    def called(*args):\n'
+                '        result = call(*args)\n'
+                f'        if (place, args[-1]) == {(place, number)!r}:\n'
+                '            os.killpg(0, signal.SIGKILL)\n'
+                '        return result\n'
+                '    return called\n'
+                't.save = dying(t.save, "save")\n'
+                'StagedModel.optimize_parameters = dying(StagedModel.optimize_parameters, "step")\n'
+                f't.main(["-opt", {yml!r}, "--auto_resume"])')
+        killed = run_code(code, cwd)
+        assert killed.returncode == -signal.SIGKILL, killed.stdout[-3000:]
     done = run_module('basicsr_sassid.train', '-opt', yml, '--auto_resume', cwd=cwd)
     assert 'Resuming from iteration' in done.stdout
     assert [path.name for path in (cwd / 'experiments').iterdir()] == ['tiny']
@@ -311,7 +313,7 @@ def test_two_processes_are_one_with_the_doubled_batch(photographs, tmp_path):
     for folder in ('one', 'two'):
         (tmp_path / folder).mkdir()
     run_module('basicsr_sassid.train', '-opt', yml, '--launcher', 'pytorch', cwd=tmp_path / 'two',
-               launcher=('torch.distributed.run', '--nproc_per_node=2', '--master_port=29511', '-m'))
+               launcher=('torch.distributed.run', '--nproc_per_node=2', '--standalone', '-m'))
     opt['datasets']['train']['batch_size_per_gpu'] = 4
     run_module('basicsr_sassid.train', '-opt', write_yml(opt, tmp_path / 'doubled.yml'), cwd=tmp_path / 'one')
     assert_same(weights_of(tmp_path / 'one'), weights_of(tmp_path / 'two'), rtol=1e-3, atol=1e-4)
@@ -319,7 +321,7 @@ def test_two_processes_are_one_with_the_doubled_batch(photographs, tmp_path):
     (tmp_path / 'two/experiments/tiny/training_states/12.state').unlink()
     (tmp_path / 'two/experiments/tiny/models/net_g_latest.pth').unlink()
     run_module('basicsr_sassid.train', '-opt', yml, '--launcher', 'pytorch', '--auto_resume', cwd=tmp_path / 'two',
-               launcher=('torch.distributed.run', '--nproc_per_node=2', '--master_port=29512', '-m'))
+               launcher=('torch.distributed.run', '--nproc_per_node=2', '--standalone', '-m'))
     assert_same(weights_of(tmp_path / 'one'), weights_of(tmp_path / 'two'), rtol=1e-3, atol=1e-4)
 
 
@@ -342,6 +344,6 @@ def test_as_a_file_and_the_student_in_stock_basicsr(photographs, tmp_path):
                 'network_g': {'type': 'DenoisingUNet', **network},
                 'path': {'pretrain_network_g': str(weights), 'param_key_g': 'params_ema'}}
         done = run_module('basicsr_sassid.test', '-opt', write_yml(test, tmp_path / 'test.yml'), cwd=tmp_path)
-        outputs.append(re.search(r'psnr: ([\d.]+)', done.stdout)[1])
+        outputs.append(float(re.search(r'psnr: ([\d.]+)', done.stdout)[1]))
         assert len(list((tmp_path / 'results' / model / 'visualization/pairs').glob('*.png'))) == 6
-    assert outputs[0] == outputs[1]
+    assert outputs[0] == pytest.approx(outputs[1], abs=1e-3)  # two models' layouts in memory: a pixel may round apart

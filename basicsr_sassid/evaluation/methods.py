@@ -16,8 +16,8 @@ from basicsr_sassid._compat import numpy_with_trapz
 from basicsr_sassid.inference.blend import BlendedDenoiser
 from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.inference.spectral import SpectralDenoiser
-from basicsr_sassid.inference.sure import optimal_blend_weight
 from basicsr_sassid.inference.subsampled import InferenceConfig
+from basicsr_sassid.inference.sure import optimal_blend_weight
 from basicsr_sassid.noise.estimate import estimate_noise
 from basicsr_sassid.noise.model import MAX_LAG, NoiseModel
 from basicsr_sassid.noise.sigma_map import local_intensity, noise_gain

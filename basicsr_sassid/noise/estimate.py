@@ -81,8 +81,14 @@ def find_flat_patches(image: np.ndarray) -> FlatPatches:
     if len(squares) == 0:
         return FlatPatches(np.empty((0, PATCH, PATCH, 3), np.float32), *np.empty((2, 0, 3), np.float32))
     basis = _surface_basis()
-    residual = squares - squares @ basis @ basis.T
-    roughness = (residual.mean(axis=1) ** 2).mean(axis=1)  # of the channels' mean: where detail shows most
+    single = basis.astype(np.float32)
+    residual = squares - squares @ single @ single.T
+    if is_grey(pixels):  # a product may round equal rows apart (OpenBLAS's kernel for Prescott does)
+        residual[:] = residual[:, :1]
+    mean = squares.mean(axis=1, dtype=np.float64)
+    # of the channels' mean: where detail shows most. In double precision: many squares are nearly as flat as the next
+    # one, and which of them are kept must not turn on how a processor's float32 product rounds
+    roughness = ((mean - mean @ basis @ basis.T) ** 2).mean(axis=1)
     # clipping cuts the noise: such squares are for dark photographs, which have no others
     tier = np.searchsorted(_CLIPPED, clipped.mean(axis=1), 'right')
     flattest = np.lexsort((roughness, tier))[:count]
@@ -134,9 +140,9 @@ def _as_grey_levels(image: np.ndarray) -> np.ndarray:
 
 
 def _surface_basis() -> np.ndarray:
-    """(1024, 6), orthonormal: 1, x, y, xx, xy, yy."""
+    """(1024, 6), float64, orthonormal: 1, x, y, xx, xy, yy."""
     y, x = np.mgrid[-1:1:PATCH * 1j, -1:1:PATCH * 1j].reshape(2, -1)
-    return np.linalg.qr(np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1))[0].astype(np.float32)
+    return np.linalg.qr(np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1))[0]
 
 
 def _correlations(residual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

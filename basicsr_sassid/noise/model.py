@@ -16,7 +16,7 @@ _LARGEST_RECOMMENDED = 9
 _FORMAT = 2  # of to_dict
 # names of format 1, whose dicts have no key `format`
 _OLD_NAMES = {'cross_correlation': 'joint', 'sigma_curve': 'levels', 'variance_fit': 'lines',
-              'num_patches': 'num_squares'}
+              'num_patches': 'num_patches'}
 
 
 @dataclasses.dataclass(frozen=True)
