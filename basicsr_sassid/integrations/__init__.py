@@ -1,0 +1,1 @@
+"""Networks of this package inside other programs."""
