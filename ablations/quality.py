@@ -5,7 +5,7 @@
     python benchmarks/quality.py --compare precision                 # the demo's simulated photographs
     python benchmarks/quality.py --compare blind_size --noisy ... --clean ...    # the paper's 9 or as measured
 
---minutes: the plain formulation (tests/plain.py, float32, teachers asked at every step) and ours train in turn for the
+--minutes: the plain formulation (tests/reference.py, float32, teachers asked at every step) and ours train in turn for the
 same minutes on the same patches with the same learning rates. --compare: equal seeds and iterations, a fast path on and
 off, three seeds; the teachers are the same, where the path is not theirs.
 """
@@ -36,7 +36,7 @@ from basicsr_sassid.pipeline.student import RATIO, plan_iterations
 from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import read_options, resolve_options
 
-import plain  # isort: skip
+import reference  # isort: skip
 
 SHARES = {'bnn': 0.4, 'lan': 0.25, 'unet': 0.35}  # of the minutes
 RATES = {'bnn': 2e-3, 'lan': 2e-3, 'unet': 2e-3}
@@ -137,9 +137,9 @@ def race_plain(database: Path, pairs: Pairs, minutes: float, width: dict, blind_
         steps[stage](sample['lq'] * 255)
 
     def asked(stage: str) -> Callable:
-        return {'bnn': lambda x: plain.bnn(states['bnn'], x, blind_size),
-                'lan': lambda x: plain.lan(states['lan'], x, width['receptive_size']),
-                'unet': lambda x: plain.unet(states['unet'], x)}[stage]
+        return {'bnn': lambda x: reference.bnn(states['bnn'], x, blind_size),
+                'lan': lambda x: reference.lan(states['lan'], x, width['receptive_size']),
+                'unet': lambda x: reference.unet(states['unet'], x)}[stage]
     return race(step, lambda stage: None, asked, dataset, pairs, minutes)
 
 

@@ -14,10 +14,10 @@ from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.utils.version import __version__
 
 __all__ = ['Denoiser', 'NoiseModel', 'SpectralDenoiser', '__version__', '_compat', 'archs', 'clean_photos', 'data',
-           'estimate_noise', 'fit_denoiser', 'load_weights', 'losses', 'metrics', 'models', 'fit_denoiser']
+           'estimate_noise', 'fit_denoiser', 'load_weights', 'losses', 'metrics', 'models', 'train_on']
 
 Noise = NoiseModel  # name of the first version
-_LAZY = {'clean_photos': 'clean_photos', 'fit_denoiser': 'fit_denoiser', 'fit_denoiser': 'fit_denoiser'}  # old -> new name
+_LAZY = {'clean_photos': 'clean_photos', 'fit_denoiser': 'fit_denoiser', 'train_on': 'fit_denoiser'}  # old -> new name
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
     python benchmarks/speed.py -o results/speed.json                  # all that this machine has, ten minutes
     python benchmarks/speed.py --only steps --width cpu
 
-Ours and the plain formulation (tests/plain.py: pad, convolve, crop; windows unfolded; float32; teachers asked at every
+Ours and the plain formulation (tests/reference.py: pad, convolve, crop; windows unfolded; float32; teachers asked at every
 step) take turns within one run, on the same data; medians and ratios are printed. Ratios compare, milliseconds do not.
 """
 from __future__ import annotations
@@ -39,7 +39,7 @@ from basicsr_sassid.ops.sliding_window import sliding_window_predict  # noqa: E4
 from basicsr_sassid.ops.subsampling import pd_down, random_partition, random_sub_images  # noqa: E402
 from basicsr_sassid.training.options import resolve_options  # noqa: E402
 
-import plain  # noqa: E402  the oracle of the tests
+import reference  # noqa: E402  the oracle of the tests
 
 WIDTHS = {'full': {'dim': 48, 'lan_dim': 64, 'receptive_size': 3}, 'cpu': {'dim': 16, 'lan_dim': 32,
                                                                          'receptive_size': 7}}
@@ -78,10 +78,10 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, side: int = 2048) -> f
 def plain_steps(width: dict, device: torch.device, blind_size: int = 9, clip: float | None = None
                 ) -> tuple[dict[str, Callable[[torch.Tensor], None]], dict, dict]:
     """One training step a stage, as one would write it from the paper; the weights and the optimisers."""
-    shapes = {'bnn': plain.official_unet_shapes(width['dim'], bnn=True),
-              'lan': plain.official_lan_shapes(width['receptive_size'], width['lan_dim']),
-              'unet': plain.official_unet_shapes(width['dim'])}
-    states = {name: {key: value.to(device).requires_grad_() for key, value in plain.random_state(shape).items()}
+    shapes = {'bnn': reference.official_unet_shapes(width['dim'], bnn=True),
+              'lan': reference.official_lan_shapes(width['receptive_size'], width['lan_dim']),
+              'unet': reference.official_unet_shapes(width['dim'])}
+    states = {name: {key: value.to(device).requires_grad_() for key, value in reference.random_state(shape).items()}
               for name, shape in shapes.items()}
     states['bnn'].update({f'output_conv.{kind}': states['bnn'][f'output_block.4.{kind}'] for kind in
                           ('weight', 'bias')})
@@ -96,19 +96,19 @@ def plain_steps(width: dict, device: torch.device, blind_size: int = 9, clip: fl
         optimizers[name].step()
 
     def bnn(lq: torch.Tensor) -> None:
-        step('bnn', (plain.bnn(states['bnn'], lq, blind_size) - lq).abs().mean())
+        step('bnn', (reference.bnn(states['bnn'], lq, blind_size) - lq).abs().mean())
 
     def lan(lq: torch.Tensor) -> None:
         with torch.no_grad():
-            target = plain.bnn(states['bnn'], lq, blind_size)
-        step('lan', (plain.lan(states['lan'], lq, width['receptive_size']) - target).abs().mean())
+            target = reference.bnn(states['bnn'], lq, blind_size)
+        step('lan', (reference.lan(states['lan'], lq, width['receptive_size']) - target).abs().mean())
 
     def unet(lq: torch.Tensor) -> None:
         with torch.no_grad():
-            flat = plain.bnn(states['bnn'], lq, blind_size)
-            textured = plain.lan(states['lan'], lq, width['receptive_size'])
-            alpha = plain.alpha(plain.local_std(flat))
-        prediction = plain.unet(states['unet'], lq)
+            flat = reference.bnn(states['bnn'], lq, blind_size)
+            textured = reference.lan(states['lan'], lq, width['receptive_size'])
+            alpha = reference.alpha(reference.local_std(flat))
+        prediction = reference.unet(states['unet'], lq)
         step('unet', ((1 - alpha) * (prediction - flat).abs() + alpha * (prediction - textured).abs()).mean())
 
     return {'bnn': bnn, 'lan': lan, 'unet': unet}, states, optimizers
@@ -163,8 +163,8 @@ def time_steps(width_name: str, device: torch.device, rounds: int, precision: st
 
         def asked_plainly() -> None:
             with torch.no_grad():
-                plain.bnn(state, grey)
-        state = plain.random_state(plain.official_unet_shapes(width['dim'], bnn=True))
+                reference.bnn(state, grey)
+        state = reference.random_state(reference.official_unet_shapes(width['dim'], bnn=True))
         state = {key: value.to(device) for key, value in state.items()}
 
         def asked() -> None:
@@ -183,7 +183,7 @@ def time_steps(width_name: str, device: torch.device, rounds: int, precision: st
 def time_local_std(device: torch.device, rounds: int) -> dict[str, dict]:
     """Two 256x256 patches (the texture map of one step)."""
     x = torch.rand(2, 3, 256, 256, device=device) * 255
-    rows = {f'window {window}': compared({'plain': lambda w=window: plain.local_std(x, w),
+    rows = {f'window {window}': compared({'plain': lambda w=window: reference.local_std(x, w),
                                           'ours': lambda w=window: local_std(x, w)}, rounds, device)
             for window in (7, 15)}
     rows['window 15 over 7'] = {'ratio': rows['window 15']['ours_seconds'] / rows['window 7']['ours_seconds']}
@@ -255,7 +255,7 @@ def time_inference(device: torch.device, rounds: int, dim: int = 48) -> dict[str
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / 'net_g.pth'
-        state = plain.random_state(plain.official_unet_shapes(dim))
+        state = reference.random_state(reference.official_unet_shapes(dim))
         save_torch(state, weights)
         state = {key: value.to(device) for key, value in state.items()}
         denoise = Denoiser(weights, str(device))
@@ -265,7 +265,7 @@ def time_inference(device: torch.device, rounds: int, dim: int = 48) -> dict[str
             def whole(image: np.ndarray = image) -> None:
                 with torch.no_grad():
                     x = torch.from_numpy(image).permute(2, 0, 1)[None].float().to(device)
-                    plain.unet(state, x).clamp(0, 255).round().byte().cpu()
+                    reference.unet(state, x).clamp(0, 255).round().byte().cpu()
             row = compared({'plain': whole, 'ours': lambda image=image: denoise(image)}, max(rounds // 3, 2), device)
             row['megapixels_a_second'] = height * width / 1e6 / row['ours_seconds']
             rows[f'{width}x{height}'] = row
@@ -287,7 +287,7 @@ def time_onnx(weights: Path, state: dict[str, torch.Tensor], rounds: int) -> dic
 
     def whole() -> torch.Tensor:
         with torch.no_grad():
-            return plain.unet(state, x * 255)
+            return reference.unet(state, x * 255)
 
     def exported() -> np.ndarray:
         return session.run(None, {'lq': x.numpy()})[0]

@@ -2,19 +2,18 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-import basicsr_sassid  # noqa: F401
+from helpers import REAL_DATA
 
-ROOT = Path(__file__).parents[1]
 os.environ['CUDA_VISIBLE_DEVICES'] = ''  # before any test or fixture asks the driver: it remembers its first answer
-REAL_DATA = Path(os.environ.get('SASSID_TEST_DATA', ROOT.parent / 'shared' / 'data'))
+
+import basicsr_sassid  # noqa: E402, F401
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +26,6 @@ def _seeded():
 @pytest.fixture
 def photographs(tmp_path) -> Path:
     """Six noisy 64x80 PNGs of different smooth scenes."""
-    import cv2
     folder = tmp_path / 'noisy'
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -39,39 +37,14 @@ def photographs(tmp_path) -> Path:
 
 
 @pytest.fixture
-def real_pairs() -> tuple[Path, Path]:
-    folder = REAL_DATA / 'sidd_val'
-    if not folder.is_dir():
-        pytest.skip(f'the real photographs are not here: {folder} (set SASSID_TEST_DATA)')
-    return folder / 'noisy', folder / 'clean'
+def real_data() -> Path:
+    """Folder of real photographs: sidd_val, polyu, each with noisy and clean."""
+    if REAL_DATA is None or not REAL_DATA.is_dir():
+        pytest.skip('no real photographs: set SASSID_TEST_DATA')
+    return REAL_DATA
 
 
-def tiny_options(photographs: Path, **train) -> dict:
-    """A three-stage training that takes milliseconds an iteration."""
-    stage = {'iter': 4, 'optim': {'type': 'Adam', 'lr': 1e-3}, 'scheduler': {'type': 'CosineAnnealingLR'}}
-    return {
-        'name': 'tiny', 'model_type': 'ThreeStageModel', 'num_gpu': 0, 'manual_seed': 3,
-        'datasets': {'train': {'name': 'noisy', 'type': 'NoisyImageDataset', 'dataroot_lq': str(photographs),
-                               'patch_size': 32, 'batch_size_per_gpu': 2, 'num_worker_per_gpu': 0}},
-        'network_bnn': {'type': 'BNN', 'dim': 4}, 'network_lan': {'type': 'LAN', 'dim': 8, 'num_block': 2},
-        'network_g': {'type': 'DenoisingUNet', 'dim': 4}, 'path': {},
-        'train': {'precision': 'fp32', 'stages': {name: {**stage} for name in ('bnn', 'lan', 'unet')}, **train},
-        'logger': {'print_freq': 2, 'save_checkpoint_freq': 3}}
-
-
-def run_module(module: str, *arguments: str, cwd: Path, check: bool = True, launcher: tuple[str, ...] = (),
-               **kwargs) -> subprocess.CompletedProcess:
-    """``python -m module`` as a user would, from another folder than the clone."""
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run([sys.executable, '-m', *launcher, module, *arguments], cwd=cwd, env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=False, **kwargs)
-    if check and done.returncode:
-        raise AssertionError(f'{module} {arguments} ended with {done.returncode}:\n{done.stdout[-5000:]}')
-    return done
-
-
-def run_code(code: str, cwd: Path) -> subprocess.CompletedProcess:
-    """Python lines in a process group of their own, which they may kill."""
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    return subprocess.run([sys.executable, '-c', code], cwd=cwd, env=environment, start_new_session=True, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=False)
+@pytest.fixture
+def real_pairs(real_data) -> tuple[Path, Path]:
+    """Folders of noisy and clean blocks of SIDD validation."""
+    return real_data / 'sidd_val' / 'noisy', real_data / 'sidd_val' / 'clean'

@@ -9,7 +9,7 @@ from basicsr_sassid import load_weights
 from basicsr_sassid.ops.padding import pad_to_multiple
 from basicsr_sassid.utils.errors import UserError
 
-import plain
+import reference
 
 
 def count(net):
@@ -95,16 +95,16 @@ def test_bnn_turns_with_the_image_if_its_fusion_is_turned():
     image = torch.rand(1, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         expected = torch.rot90(net(image), 1, (2, 3))
-        assert min((dihedral(torch.rot90(image, 1, (2, 3))) - expected).abs().max(),
-                   (dihedral(torch.rot90(image, 3, (2, 3))) - torch.rot90(net(image), 3, (2, 3))).abs().max()) < 1e-12
+        assert min((turned(torch.rot90(image, 1, (2, 3))) - expected).abs().max(),
+                   (turned(torch.rot90(image, 3, (2, 3))) - torch.rot90(net(image), 3, (2, 3))).abs().max()) < 1e-12
 
 
 @pytest.mark.parametrize(('name', 'shapes', 'oracle'), [
-    ('BNN', plain.official_unet_shapes(bnn=True), plain.bnn),
-    ('DenoisingUNet', plain.official_unet_shapes(), plain.unet),
-    ('LAN', plain.official_lan_shapes(), plain.lan)])
+    ('BNN', reference.official_unet_shapes(bnn=True), reference.bnn),
+    ('DenoisingUNet', reference.official_unet_shapes(), reference.unet),
+    ('LAN', reference.official_lan_shapes(), reference.lan)])
 def test_checkpoints_with_the_authors_keys_give_their_output(tmp_path, name, shapes, oracle):
-    state = plain.random_state(shapes)
+    state = reference.random_state(shapes)
     assert len(state) == {'BNN': 42, 'DenoisingUNet': 36, 'LAN': 56}[name]
     torch.save(state, tmp_path / f'{name}.pth')
     net = build_network({'type': name})
@@ -118,13 +118,13 @@ def test_checkpoints_with_the_authors_keys_give_their_output(tmp_path, name, sha
 
 
 def test_official_lan_of_another_receptive_field(tmp_path):
-    state = plain.random_state(plain.official_lan_shapes(7), torch.float64)
+    state = reference.random_state(reference.official_lan_shapes(7), torch.float64)
     torch.save(state, tmp_path / 'LAN.pth')
     net = build_network({'type': 'LAN', 'receptive_size': 7}).double()
     load_weights(net, tmp_path / 'LAN.pth')
     image = torch.rand(1, 3, 12, 17, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(net(image), plain.lan(state, image, 7), rtol=0, atol=1e-10)
+        torch.testing.assert_close(net(image), reference.lan(state, image, 7), rtol=0, atol=1e-10)
 
 
 def test_img_range_as_in_edsr():
@@ -180,7 +180,7 @@ def test_our_names_are_in_the_registry_once():
 
 
 def test_an_official_file_whose_twins_differ_is_one_paragraph(tmp_path):
-    state = plain.random_state(plain.official_unet_shapes(4, bnn=True))
+    state = reference.random_state(reference.official_unet_shapes(4, bnn=True))
     state['output_conv.weight'] = state['output_conv.weight'] + 1
     torch.save(state, tmp_path / 'BNN.pth')
     with pytest.raises(UserError, match=r'BNN.pth is damaged .*output_block.4.weight and its twin in output_conv'):

@@ -24,7 +24,7 @@ from basicsr_sassid.io.checkpoint import build_network
 from basicsr_sassid.training.options import read_options
 from basicsr_sassid.utils.errors import UserError
 
-from conftest import ROOT, tiny_options
+from helpers import ROOT, tiny_options
 
 OPTION_FILES = sorted((ROOT / 'options/benchmark').glob('*.yml'))
 

@@ -27,7 +27,7 @@ from basicsr_sassid.pipeline.diagnostics import diagnose
 from basicsr_sassid.pipeline.report import _turned
 from basicsr_sassid.utils.errors import UserError
 
-from conftest import ROOT
+from helpers import ROOT
 
 
 @pytest.fixture(scope='module')

@@ -15,7 +15,7 @@ from basicsr_sassid.io.checkpoint import build_network
 from basicsr_sassid.training.options import read_options, resolve_options
 from basicsr_sassid.utils.errors import UserError
 
-from conftest import ROOT, run_module, tiny_options
+from helpers import ROOT, run_module, tiny_options
 
 OPTION_FILES = sorted(path for path in (ROOT / 'options').rglob('*.yml') if path.parent.name != 'benchmark')
 

@@ -19,7 +19,7 @@ from basicsr_sassid.io.photo import Photo, read_photo, write_photo
 from basicsr_sassid.ops.tiling import tiles
 from basicsr_sassid.utils.errors import UserError
 
-from conftest import ROOT
+from helpers import ROOT
 
 
 def scene(height, width, dtype=np.uint8, channels=3):

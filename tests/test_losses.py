@@ -6,18 +6,18 @@ from basicsr.losses import build_loss
 
 from basicsr_sassid.losses.selective_loss import local_std, texture_map
 
-import plain
+import reference
 
 
 @pytest.mark.parametrize('window', [1, 3, 7, 15])
 def test_local_std_is_the_plain_one(window):
     x = torch.rand(2, 3, 21, 34) * 255
-    torch.testing.assert_close(local_std(x, window), plain.local_std(x.double(), window).float(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(local_std(x, window), reference.local_std(x.double(), window).float(), rtol=0, atol=1e-4)
 
 
 def test_local_std_is_exact_where_float32_is_not():
     x = 220 + 0.1 * torch.randn(1, 3, 64, 64, dtype=torch.float64)
-    assert (local_std(x.float()) - plain.local_std(x)).abs().max() < 1e-4  # E[x^2] - E[x]^2 in float32: 0.16
+    assert (local_std(x.float()) - reference.local_std(x)).abs().max() < 1e-4  # E[x^2] - E[x]^2 in float32: 0.16
 
 
 def test_alpha_at_the_papers_points():
@@ -25,7 +25,7 @@ def test_alpha_at_the_papers_points():
     for std, expected in ((0., 0.2689), (1., 0.5), (3., 0.5), (5., 0.5), (6., 0.7311), (10., 0.9933)):
         x = (128 + square * std).expand(1, 3, -1, -1)
         exact = local_std(x)[0, 0, 8, 8]
-        assert texture_map(x)[0, 0, 8, 8] == pytest.approx(plain.alpha(exact[None]).item(), abs=1e-6)
+        assert texture_map(x)[0, 0, 8, 8] == pytest.approx(reference.alpha(exact[None]).item(), abs=1e-6)
         assert texture_map(x)[0, 0, 8, 8] == pytest.approx(expected, abs=2e-3)
 
 
@@ -33,7 +33,7 @@ def test_alpha_is_the_piecewise_definition_and_carries_no_gradient():
     x = (torch.rand(2, 3, 40, 40) * torch.linspace(0, 40, 40)).requires_grad_()
     alpha = texture_map(x, window=5, lower=2., upper=3.)
     assert not alpha.requires_grad
-    torch.testing.assert_close(alpha, plain.alpha(plain.local_std(x.detach(), 5), 2., 3.), rtol=0, atol=1e-5)
+    torch.testing.assert_close(alpha, reference.alpha(reference.local_std(x.detach(), 5), 2., 3.), rtol=0, atol=1e-5)
 
 
 def test_alpha_needs_grey_levels():

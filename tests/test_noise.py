@@ -23,7 +23,7 @@ from basicsr_sassid.noise.sigma_map import noise_gain
 from basicsr_sassid.noise.synthetic import sample_noise, simulate_camera
 from basicsr_sassid.utils.errors import UserError
 
-from conftest import REAL_DATA
+from helpers import REAL_DATA
 
 
 def noisy_photographs(reach: int, seed: int, sigma: float = 15.) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from basicsr_sassid import Denoiser
 from basicsr_sassid.integrations.spandrel import install, load
 
-from plain import official_unet_shapes, random_state
+from reference import official_unet_shapes, random_state
 
 spandrel = pytest.importorskip('spandrel')
 OURS = ('DenoisingUNet', 'LAN', 'BNN', 'DBSNl')
@@ -184,12 +184,12 @@ def test_load_range_neither_stated_nor_clear_is_refused(tmp_path):
         load(_write(tmp_path / 'student.pth', _trained(bias=0.02)))
 
 
-def test_load_network_of_several_passes_is_refused(tmp_path):
+def test_load_infer_network_options_several_passes_is_refused(tmp_path):
     with pytest.raises(ValueError, match='several passes'):
         load(_student(tmp_path / 'student.pth', inference={'stride': 2}))
 
 
-def test_load_network_of_others_is_refused(tmp_path):
+def test_load_infer_network_options_others_is_refused(tmp_path):
     network = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'upscale': 1}
     with pytest.raises(ValueError, match='EDSR'):
         load(_write(tmp_path / 'net.pth', build_network(network).state_dict(), network=network))
@@ -214,7 +214,7 @@ def test_install_registry_keeps_every_other_architecture():
 @pytest.mark.parametrize(('network', 'expected'), [
     ({'type': 'RRDBNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1}, 'ESRGAN'),
     ({'type': 'SRVGGNetCompact', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_conv': 2}, 'Compact')])
-def test_install_network_of_others_loads_as_before(tmp_path, network, expected):
+def test_install_infer_network_options_others_loads_as_before(tmp_path, network, expected):
     path = _write(tmp_path / 'net.pth', build_network(network).state_dict())
     assert spandrel.ModelLoader().load_from_file(path).architecture.id == expected
 

@@ -23,7 +23,7 @@ from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.utils.errors import UserError
 
-from conftest import tiny_options
+from helpers import tiny_options
 
 METHODS = ('APBSNModel', 'SDAPModel', 'AMSNetModel')
 ANY_NETWORK = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 1}

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_training import assert_same, weights_of, write_yml
 from torch import nn
 
 from basicsr_sassid.archs.bnn_arch import BNN
@@ -25,7 +24,7 @@ from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.utils.errors import UserError
 
-from conftest import run_code, run_module, tiny_options
+from helpers import assert_same, run_code, run_module, tiny_options, weights_of, write_yml
 
 
 def cached_options(photographs: Path, kind: str = 'lmdb', **changes) -> dict:

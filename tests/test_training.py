@@ -11,45 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from basicsr_sassid.models.staged_model import StagedModel, output_names, stage_at
 from basicsr_sassid.training.loop import load_resume_state, train
 from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.utils.errors import UserError
 
-from conftest import ROOT, run_code, run_module, tiny_options
+from helpers import ROOT, assert_same, run_code, run_module, tiny_options, weights_of, with_validation, write_yml
 
 
 def trained(opt: dict, folder: Path, **flags) -> StagedModel:
     return train(resolve_options(opt, folder, True, **flags))
-
-
-def weights_of(folder: Path, name: str = 'tiny', label: str = 'latest') -> dict[str, torch.Tensor]:
-    return {f'{network}.{key}': value for network in ('bnn', 'lan', 'g') for key, value in torch.load(
-        folder / 'experiments' / name / 'models' / f'net_{network}_{label}.pth', weights_only=True)['params'].items()}
-
-
-def assert_same(first: dict, second: dict, **tolerance) -> None:
-    assert first.keys() == second.keys()
-    for key, value in first.items():
-        if tolerance:
-            torch.testing.assert_close(value, second[key], **tolerance)
-        else:
-            assert torch.equal(value, second[key]), key
-
-
-def write_yml(opt: dict, path: Path) -> str:
-    path.write_text(yaml.safe_dump(opt, sort_keys=False))
-    return str(path)
-
-
-def with_validation(opt: dict, noisy: Path, freq: int = 5) -> dict:
-    opt['datasets']['val'] = {'name': 'pairs', 'type': 'PairedImageDataset', 'dataroot_lq': str(noisy),
-                              'dataroot_gt': str(noisy)}
-    opt['val'] = {'val_freq': freq, 'save_img': False, 'metrics': {'psnr': {'type': 'calculate_psnr',
-                                                                           'crop_border': 0}}}
-    return opt
 
 
 # ---- stages ----

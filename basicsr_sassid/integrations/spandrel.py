@@ -23,9 +23,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from basicsr_sassid._checks import UserError
-from basicsr_sassid.archs.official_util import network_of as infer_network_options
-from basicsr_sassid.weights import read_weights, state_dict_of
+from basicsr_sassid.io.author_checkpoints import infer_network_options
+from basicsr_sassid.io.checkpoint import read_weights, state_dict_of
+from basicsr_sassid.utils.errors import UserError
 
 if TYPE_CHECKING:
     from spandrel import ArchSupport, ImageModelDescriptor

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from basicsr_sassid.archs.bnn_arch import BNN
 from basicsr_sassid.archs.dbsnl_arch import DBSNl
 from basicsr_sassid.archs.lan_arch import LAN
-from basicsr_sassid.archs.official_util import from_official as convert_author_state_dict
-from basicsr_sassid.archs.official_util import network_of as infer_network_options
 from basicsr_sassid.archs.unet_arch import DenoisingUNet
+from basicsr_sassid.io.author_checkpoints import convert_author_state_dict, infer_network_options
 
 NETWORKS: dict[str, type[nn.Module]] = {net.__name__: net for net in (DenoisingUNet, LAN, BNN, DBSNl)}
 _GREY_LEVELS = 255
