@@ -21,8 +21,8 @@ PROTOCOLS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def explain(protocol: str) -> str:
-    """What a protocol is, in a line. Raises UserError for an unknown one; ``pyiqa:NAME`` is one of pyiqa's."""
+def describe_protocol(protocol: str) -> str:
+    """One line about a protocol; ``pyiqa:NAME`` is one of pyiqa's. Raises UserError for an unknown one."""
     if protocol.startswith('pyiqa:'):
         return f'{protocol.removeprefix("pyiqa:")} of pyiqa'
     if protocol not in PROTOCOLS:
@@ -30,8 +30,8 @@ def explain(protocol: str) -> str:
     return PROTOCOLS[protocol][1]
 
 
-def judge(result: np.ndarray, clean: np.ndarray, protocol: str) -> float:
-    """One image, (H, W, 3) uint8 RGB, by one protocol. Raises UserError, as the metrics do."""
+def evaluate_image(result: np.ndarray, clean: np.ndarray, protocol: str) -> float:
+    """A result and its clean reference, both (H, W, 3) uint8 RGB, by one protocol. Raises UserError as metrics do."""
     if result.dtype != np.uint8 or clean.dtype != np.uint8:
         raise UserError(f'{protocol}: expected 8-bit images, got {result.dtype} and {clean.dtype}')
     if protocol.startswith('pyiqa:'):

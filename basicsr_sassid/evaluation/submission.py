@@ -1,4 +1,4 @@
-"""Results as the servers of SIDD and DND want them, and a check that reads them back."""
+"""Submissions to the servers of SIDD and DND, and a check that reads them back."""
 from __future__ import annotations
 
 import base64
@@ -26,22 +26,22 @@ from basicsr_sassid.data.prepare.dnd import (
 )
 from basicsr_sassid.data.prepare.sidd import BLOCKS, read_blocks
 from basicsr_sassid.inference.denoiser import Denoiser
-from basicsr_sassid.io.atomic import atomic_write, content_digest, make_folder
+from basicsr_sassid.io.atomic import atomic_write, content_digest, make_folder, write_json
 from basicsr_sassid.io.mat import read_mat
 from basicsr_sassid.utils.errors import UserError, require_path
 
 _SIDD_VARIABLE = 'DenoisedBlocksSrgb'
-_MOST_MARGIN, _MULTIPLE = 80, 32  # pixels seen around a box of DND; brought down to a multiple of the network's
+_MAX_MARGIN, _MULTIPLE = 80, 32  # context pixels around a box of DND, and the network's multiple_of
 _ENDINGS = '.mat (the server that closed in 2023) or .csv (Kaggle)'
 
 
 def submit_sidd(downloaded: str | os.PathLike, weights: str | os.PathLike, output: str | os.PathLike,
                 self_ensemble: bool = False, device: str = 'auto', incomplete: bool = False,
                 about: dict[str, str] | None = None) -> None:
-    """Denoise ``BenchmarkNoisyBlocksSrgb.mat`` and write what the SIDD server wants.
+    """Denoise ``BenchmarkNoisyBlocksSrgb.mat`` and write a submission to the SIDD server.
 
     Args:
-        downloaded: the file, or the folder that it is in.
+        downloaded: that file, or its folder.
         weights: a network for :class:`Denoiser`.
         output: ``SubmitSrgb.mat`` (the blocks, and seconds a megapixel), or ``.csv`` for the competition on Kaggle
             (the blocks in base64, a row each).
@@ -80,10 +80,10 @@ def submit_sidd(downloaded: str | os.PathLike, weights: str | os.PathLike, outpu
 
 def submit_dnd(downloaded: str | os.PathLike, weights: str | os.PathLike, output: str | os.PathLike,
                self_ensemble: bool = False, device: str = 'auto', incomplete: bool = False) -> None:
-    """Denoise the boxes of DND and write the bundle that its server wants: ``0001.mat`` to ``0050.mat``, to be zipped.
+    """Denoise the boxes of DND and write the bundle for its server: ``0001.mat`` to ``0050.mat``, to be zipped.
 
-    Each box is seen with up to 80 pixels around it, as many as the photograph has there, brought down to a multiple of
-    32. Floats in [0, 1], not rounded. A run that was stopped goes on with the photograph that was not done.
+    Each box is denoised with up to 80 pixels around it, as many as the photograph has there, brought down to a multiple
+    of 32. Floats in [0, 1], not rounded. A run that was stopped continues with the first photograph that is missing.
 
     Args:
         downloaded: the folder with ``info.mat`` and ``images_srgb``.
@@ -111,29 +111,28 @@ def submit_dnd(downloaded: str | os.PathLike, weights: str | os.PathLike, output
 
 
 def _claim(folder: Path, made_of: dict[str, Any]) -> None:
-    """Say in the folder what it is made of. Raises UserError if that is something else."""
+    """Write into the folder what its bundle is made of. Raises UserError if it holds another bundle."""
     note = folder / 'made_of.json'
     if not note.exists() and any(folder.glob('[0-9]*.mat')):
         raise UserError(f'-o {folder} holds .mat files of something else. Choose another folder.')
     if note.exists() and json.loads(note.read_text()) != made_of:
         raise UserError(f'-o {folder} holds the bundle of another network. Choose another folder, or remove it.')
-    with atomic_write(note) as partial:
-        partial.write_text(json.dumps(made_of))
+    write_json(made_of, note)
 
 
 def _denoised_box(denoise: Denoiser, photo: np.ndarray, box: tuple[int, ...]) -> np.ndarray:
     top, bottom, left, right = box
-    above, below, before, after = (min(room, _MOST_MARGIN) // _MULTIPLE * _MULTIPLE for room in (
+    above, below, before, after = (min(room, _MAX_MARGIN) // _MULTIPLE * _MULTIPLE for room in (
         top, photo.shape[0] - bottom, left, photo.shape[1] - right))
-    seen = np.ascontiguousarray(photo[top - above:bottom + below, left - before:right + after])
-    return denoise(seen)[above:above + bottom - top, before:before + right - left]
+    with_context = np.ascontiguousarray(photo[top - above:bottom + below, left - before:right + after])
+    return denoise(with_context)[above:above + bottom - top, before:before + right - left]
 
 
 def check_submission(path: str | os.PathLike) -> str:
-    """Read a submission back as its server does. Returns what it holds, in one line.
+    """Read a submission back as its server does. Returns its content in one line.
 
     Raises:
-        UserError: what the server would refuse, and which block it is in.
+        UserError: the server would refuse it; the block that is wrong.
     """
     path = require_path(path, 'submission')
     if path.is_dir():
