@@ -1,0 +1,114 @@
+"""What a user types, beyond the option files: commands, renamed flags, errors in one paragraph."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from basicsr_sassid import cli
+from basicsr_sassid.cli import build_parser, main
+
+from helpers import write_yml
+
+COMMANDS = ['train', 'test', 'prepare', 'denoise', 'submit', 'clean', 'noise', 'benchmark', 'export', 'demo']
+INTERRUPTIBLE = [['clean', '.', '-o', 'x'], ['prepare', 'folder', '.', '-o', 'x'], ['prepare', 'sidd', '.'],
+                 ['benchmark', '-opt', 'x'], ['submit', 'dnd', '.', '-o', 'x', '--weights', 'w']]
+
+
+def error_of(capsys, *words: str) -> str:
+    """The one error line of a command that exits with 2."""
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    *_, line = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_command_has_help_and_functions(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, '--help'])
+    assert stop.value.code == 0 and f'sassid {command}' in capsys.readouterr().out
+    assert callable(getattr(cli, f'add_{command}'))
+
+
+def test_command_unknown_is_refused(capsys):
+    assert 'invalid choice' in error_of(capsys, 'enhance')
+
+
+@pytest.mark.parametrize('words', INTERRUPTIBLE, ids=lambda words: ' '.join(words[:2]))
+def test_command_interrupted_says_how_to_continue(words, monkeypatch, capsys):
+    args = build_parser().parse_args(words)
+
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+    args.run = interrupt
+    monkeypatch.setattr(cli, 'build_parser', lambda: type('Parser', (), {'parse_args': lambda self, argv: args})())
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 130 and 'the same command continues' in capsys.readouterr().err
+
+
+def test_demo_old_flag_clean_names_the_new_one(capsys):
+    line = error_of(capsys, 'demo', '--noisy', 'a', '--clean', 'b')
+    assert line == 'error: --clean was renamed: --reference b'
+
+
+def test_demo_old_flag_clean_is_not_in_the_help(capsys):
+    with pytest.raises(SystemExit):
+        main(['demo', '--help'])
+    assert '--clean' not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('words', 'message'), [
+    (['demo', '--noisy', '/nowhere'], 'error: --noisy: no such file or folder: /nowhere'),
+    (['clean', '.', '-o', 'x', '--blind-size', 'large'], "error: --blind-size: expected auto or a number, got 'large'"),
+    (['denoise', '.', '-o', 'x'], 'error: --weights: which network?'),
+    (['benchmark', '-opt', '/nowhere.yml'], 'error: -opt: no such file or folder: /nowhere.yml'),
+    (['submit', 'check', '/nowhere'], 'error: submission: no such file or folder: /nowhere')],
+    ids=lambda value: value[0] if isinstance(value, list) else '')
+def test_command_wrong_words_are_one_paragraph(words, message, capsys):
+    assert error_of(capsys, *words).startswith(message)
+
+
+def test_benchmark_writes_the_table(photographs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = str(photographs)
+    opt = {'name': 'x', 'device': 'cpu', 'methods': {'noisy': {'type': 'noisy'}},
+           'datasets': {'set': {'dataroot_lq': folder, 'dataroot_gt': folder}}}
+    main(['benchmark', '-opt', write_yml(opt, tmp_path / 'b.yml'), '--force_yml', 'crop_grid:images=2',
+          'protocols=[psnr]'])
+    result = json.loads((tmp_path / 'results/benchmark/x/table.json').read_text())
+    assert result['options']['crop_grid'] == {'images': 2} and 'set psnr' in capsys.readouterr().out
+
+
+def test_noise_prints_sigma_and_writes_the_figure(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    noisy = np.clip(rng.normal(120, 20, (128, 128, 3)), 0, 255).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / 'noisy.png'), noisy)
+    main(['noise', str(tmp_path / 'noisy.png'), '-o', str(tmp_path / 'figure.png')])
+    assert 'sigma' in capsys.readouterr().out and (tmp_path / 'figure.png').is_file()
+
+
+@pytest.mark.slow
+def test_demo_on_photographs_writes_table_and_picture(tmp_path, capsys):
+    write_photographs(tmp_path)
+    main(['demo', '--noisy', str(tmp_path / 'noisy'), '--reference', str(tmp_path / 'clean'), '--scale', '0.002',
+          '-o', str(tmp_path / 'out')])
+    table = json.loads((tmp_path / 'out/table.json').read_text())['methods']
+    assert table['spectral (classical, no training)']['psnr'] > table['noisy']['psnr'] + 3
+    assert any(name.startswith('blend, ') for name in table) and (tmp_path / 'out/comparison.png').is_file()
+    assert 'Mean of 2 real photographs' in capsys.readouterr().out
+
+
+def write_photographs(folder: Path) -> None:
+    """Two noisy scenes of 160x176 and their clean references."""
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        scene = cv2.resize(rng.uniform(60, 190, (4, 5, 3)), (176, 160), interpolation=cv2.INTER_CUBIC)
+        for name, image in (('noisy', scene + rng.normal(0, 20, scene.shape)), ('clean', scene)):
+            (folder / name).mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / name / f'{number}.png'), image.clip(0, 255).round().astype(np.uint8))
