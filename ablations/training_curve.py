@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Draw the PSNR of validations in training logs beside that of the authors' log.
 
-python benchmarks/training_curve.py -o curve.png [experiments/NAME/train_*.log ...]
+python ablations/training_curve.py -o curve.png [experiments/NAME/train_*.log ...]
 """
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def read_log(path: Path) -> list[tuple[int, float]]:
 
 
 def main() -> None:
+    """Parse the command line, draw, write the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('-o', '--output', required=True)
     parser.add_argument('logs', nargs='*', type=Path)
