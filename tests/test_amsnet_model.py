@@ -6,13 +6,14 @@ import pytest
 import torch
 from basicsr.models import build_model
 from basicsr.utils.registry import ARCH_REGISTRY
-from helpers import ANY_NETWORK, latest_params, subsampled_options
 
 from basicsr_sassid import Denoiser
 from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.training.validation import is_best
 from basicsr_sassid.utils.errors import UserError
+
+from helpers import ANY_NETWORK, latest_params, subsampled_options
 
 
 def options(photographs, **train_keys) -> dict:

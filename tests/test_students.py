@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from basicsr.models import build_model
-from helpers import ANY_NETWORK, SUBSAMPLED_METHODS, latest_params, subsampled_options, tiny_options
 
 from basicsr_sassid import Denoiser
 from basicsr_sassid.inference.subsampled import SINGLE_PASS, InferenceConfig
@@ -14,6 +13,8 @@ from basicsr_sassid.losses.selective_loss import TwoTeacherL1Loss
 from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.utils.errors import UserError
+
+from helpers import ANY_NETWORK, SUBSAMPLED_METHODS, latest_params, subsampled_options, tiny_options
 
 
 def student_options(folder, name: str, **train_keys) -> dict:

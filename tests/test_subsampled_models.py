@@ -6,7 +6,6 @@ import pytest
 import torch
 from basicsr.archs import build_network
 from basicsr.models import build_model
-from helpers import ANY_NETWORK, SUBSAMPLED_METHODS, latest_params, subsampled_options
 from torch.nn import functional as F
 
 from basicsr_sassid import Denoiser
@@ -23,6 +22,8 @@ from basicsr_sassid.ops.subsampling import (
 from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.utils.errors import UserError
+
+from helpers import ANY_NETWORK, SUBSAMPLED_METHODS, latest_params, subsampled_options
 
 
 def model_of(photographs, tmp_path, name: str, **train_keys):
