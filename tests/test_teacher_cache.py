@@ -228,7 +228,7 @@ def test_fp16_training_resumes_its_gradient_scaler(photographs, tmp_path):
     for block in opt['train']['stages'].values():
         block['iter'] = 10  # the first few are skipped, until the scale has come down
     model = train(resolve_options(copy.deepcopy(opt), tmp_path, True))
-    assert model.dtype == torch.float16 and model.scaler.is_enabled()
+    assert model.dtype == torch.float16 and model.running.scaler.is_enabled()
     states = tmp_path / 'experiments/tiny/training_states'
     state = torch.load(states / '30.state', weights_only=True)
     assert state['scaler']['scale'] > 0 and state['scaler']['_growth_tracker'] > 0
