@@ -17,7 +17,8 @@ from basicsr_sassid.utils.errors import cli_errors
 @cli_errors
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line, start the processes, test; files land below the working directory."""
-    parser = argparse.ArgumentParser(prog='python -m basicsr_sassid.test', description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog='python -m basicsr_sassid.test',
+                                     description='Test a trained network by an option file.')
     add_arguments(parser)
     launch(parser.parse_args(argv), is_train=False)
 

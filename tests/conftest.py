@@ -23,10 +23,8 @@ def _seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture
-def photographs(tmp_path) -> Path:
+def write_photographs(folder: Path) -> Path:
     """Six noisy 64x80 PNGs of different smooth scenes."""
-    folder = tmp_path / 'noisy'
     folder.mkdir()
     rng = np.random.default_rng(0)
     for number in range(6):
@@ -34,6 +32,18 @@ def photographs(tmp_path) -> Path:
         noise = cv2.GaussianBlur(rng.normal(0, 40, scene.shape), (0, 0), 0.8)
         cv2.imwrite(str(folder / f'{number}.png'), (scene + noise).clip(0, 255).astype(np.uint8))
     return folder
+
+
+@pytest.fixture
+def photographs(tmp_path) -> Path:
+    """Folder of six noisy photographs, which a test may change."""
+    return write_photographs(tmp_path / 'noisy')
+
+
+@pytest.fixture(scope='session')
+def noisy_folder(tmp_path_factory) -> Path:
+    """The same photographs for all tests of a session."""
+    return write_photographs(tmp_path_factory.mktemp('photographs') / 'noisy')
 
 
 @pytest.fixture

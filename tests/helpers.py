@@ -70,3 +70,25 @@ def with_validation(opt: dict, noisy: Path, freq: int = 5) -> dict:
     opt['val'] = {'val_freq': freq, 'save_img': False, 'metrics': {'psnr': {'type': 'calculate_psnr',
                                                                            'crop_border': 0}}}
     return opt
+
+
+SUBSAMPLED_METHODS = ('APBSNModel', 'SDAPModel', 'AMSNetModel')
+ANY_NETWORK = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1, 'upscale': 1}
+
+
+def subsampled_options(photographs: Path, model: str, **train_keys) -> dict:
+    """A training of AP-BSN, SDAP or AMSNet that takes milliseconds an iteration."""
+    opt = tiny_options(photographs)
+    opt['name'], opt['model_type'] = model, model
+    opt['datasets']['train']['patch_size'] = 30
+    del opt['network_bnn'], opt['network_lan'], opt['network_g']
+    opt['network_bsn'] = {**ANY_NETWORK} if model == 'AMSNetModel' else {'type': 'DBSNl', 'dim': 8, 'num_module': 2}
+    opt['train']['stages'] = {'bsn': {'iter': 6, 'optim': {'type': 'Adam', 'lr': 1e-3},
+                                      'scheduler': {'type': 'CosineAnnealingLR'}}}
+    opt['train'].update(train_keys)
+    return opt
+
+
+def latest_params(folder: Path, name: str, network: str, label: str = 'latest') -> dict[str, torch.Tensor]:
+    """Weights of a network of run ``name`` below ``folder``."""
+    return torch.load(folder / f'experiments/{name}/models/net_{network}_{label}.pth', weights_only=True)['params']

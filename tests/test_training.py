@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from basicsr_sassid.models.staged_model import StagedModel, output_names, stage_at
-from basicsr_sassid.training.loop import load_resume_state, train
+from basicsr_sassid.models.staged_model import StagedModel
+from basicsr_sassid.training.checkpoint import find_resume_state
+from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
+from basicsr_sassid.training.stages import stage_at
+from basicsr_sassid.training.validation import output_names
 from basicsr_sassid.utils.errors import UserError
 
 from helpers import ROOT, assert_same, run_code, run_module, tiny_options, weights_of, with_validation, write_yml
@@ -26,12 +29,12 @@ def trained(opt: dict, folder: Path, **flags) -> StagedModel:
 
 # ---- stages ----
 
-def test_stage_at_every_boundary():
+def test_stage_at_boundaries_is_the_stage_of_the_iteration():
     assert [stage_at(i, [2, 3, 1]) for i in range(1, 8)] == [0, 0, 1, 1, 1, 2, 2]
     assert [stage_at(i, [0, 2, 0]) for i in (1, 2, 3)] == [1, 1, 1]
 
 
-def test_a_stage_trains_its_network_alone(photographs, tmp_path):
+def test_stage_trains_its_network_alone(photographs, tmp_path):
     seen = []
 
     opt = tiny_options(photographs)
@@ -47,7 +50,7 @@ def test_a_stage_trains_its_network_alone(photographs, tmp_path):
     assert {'bnn'} in seen and {'lan'} in seen and {'g'} in seen
 
 
-def test_each_stage_has_its_own_schedule(photographs, tmp_path, monkeypatch):
+def test_stage_schedule_starts_anew_in_each_stage(photographs, tmp_path, monkeypatch):
     rates = []
     step = StagedModel.optimize_parameters
     monkeypatch.setattr(StagedModel, 'optimize_parameters', lambda self, i: (
@@ -57,7 +60,7 @@ def test_each_stage_has_its_own_schedule(photographs, tmp_path, monkeypatch):
     assert rates == pytest.approx(cosine * 3)
 
 
-def test_training_lowers_each_loss(photographs, tmp_path):
+def test_training_lowers_the_loss_of_each_stage(photographs, tmp_path):
     # default initial outputs are far off; 60 steps bring all three networks near
     opt = tiny_options(photographs)
     for block in opt['train']['stages'].values():
@@ -71,7 +74,7 @@ def test_training_lowers_each_loss(photographs, tmp_path):
         assert sum(losses[-5:]) < 0.6 * sum(losses[:5]), stage
 
 
-def test_a_given_network_skips_its_stage(photographs, tmp_path):
+def test_stage_with_given_network_and_iter_0_is_skipped(photographs, tmp_path):
     trained(tiny_options(photographs), tmp_path / 'first')
     models = tmp_path / 'first' / 'experiments' / 'tiny' / 'models'
     opt = tiny_options(photographs)
@@ -86,7 +89,7 @@ def test_a_given_network_skips_its_stage(photographs, tmp_path):
                 {k: v for k, v in after.items() if k.startswith('bnn')})
 
 
-def test_ema_teaches_the_next_stage_and_is_saved(photographs, tmp_path):
+def test_ema_is_the_teacher_of_the_next_stage_and_is_saved(photographs, tmp_path):
     model = trained(tiny_options(photographs, ema_decay=0.9), tmp_path)
     saved = torch.load(tmp_path / 'experiments/tiny/models/net_bnn_4.pth', weights_only=True)
     assert not torch.equal(saved['params']['head.weight'], saved['params_ema']['head.weight'])
@@ -95,7 +98,7 @@ def test_ema_teaches_the_next_stage_and_is_saved(photographs, tmp_path):
     assert not torch.equal(student['params']['head.weight'], student['params_ema']['head.weight'])
 
 
-def test_ema_keeps_up_with_buffers(photographs, tmp_path):
+def test_ema_copies_buffers(photographs, tmp_path):
     from basicsr.utils.registry import ARCH_REGISTRY
     from torch import nn
 
@@ -113,22 +116,22 @@ def test_ema_keeps_up_with_buffers(photographs, tmp_path):
     assert saved['params_ema']['1.running_mean'].abs().max() > 0
 
 
-def test_bf16_and_gradient_clipping_train(photographs, tmp_path):
+def test_training_in_bf16_with_clipping_keeps_float32_weights(photographs, tmp_path):
     model = trained(tiny_options(photographs, precision='bf16', grad_clip=1.), tmp_path)
     assert model.dtype == torch.bfloat16
-    assert all(value.dtype == torch.float32 for value in model.net_g.state_dict().values())
+    assert all(value.dtype == torch.float32 for value in model.nets['g'].state_dict().values())
 
 
-def test_a_loss_that_is_not_finite_is_said(photographs, tmp_path):
+def test_loss_not_finite_is_an_error_that_names_the_stage(photographs, tmp_path):
     opt = tiny_options(photographs)
     opt['train']['stages']['bnn']['optim']['lr'] = 1e30
     with pytest.raises(UserError, match=r'stage bnn: the loss is (nan|inf)'):
         trained(opt, tmp_path)
 
 
-# ---- the host's traps ----
+# ---- what stock BasicSR gets wrong ----
 
-def test_every_iteration_is_run_whatever_the_batch(photographs, tmp_path):
+def test_train_runs_all_iterations_for_any_batch_size(photographs, tmp_path):
     for batch in (3, 4, 7, 20):  # of 6 images: stock stops early, or trains nothing and saves it
         opt = tiny_options(photographs)
         opt['datasets']['train']['batch_size_per_gpu'] = batch
@@ -137,7 +140,7 @@ def test_every_iteration_is_run_whatever_the_batch(photographs, tmp_path):
         assert (tmp_path / str(batch) / 'experiments/tiny/training_states/12.state').is_file()
 
 
-def test_the_last_validation_is_at_the_last_iteration_and_once(photographs, tmp_path):
+def test_validation_at_the_end_runs_once(photographs, tmp_path):
     opt = with_validation(tiny_options(photographs), photographs, freq=4)
     calls = []
     validation = StagedModel.validation
@@ -151,46 +154,46 @@ def test_the_last_validation_is_at_the_last_iteration_and_once(photographs, tmp_
     assert '@ 12 iter' in log and '-1 day' not in log
 
 
-def test_auto_resume_from_another_folder(photographs, tmp_path, monkeypatch):
+def test_auto_resume_from_another_folder_finds_the_run(photographs, tmp_path, monkeypatch):
     """Stock looks in the working directory, finds nothing and moves the run aside."""
     trained(tiny_options(photographs), tmp_path)
     (tmp_path / 'elsewhere').mkdir()
     monkeypatch.chdir(tmp_path / 'elsewhere')
     opt = resolve_options(tiny_options(photographs), tmp_path, True, auto_resume=True)
-    assert load_resume_state(opt)['iter'] == 12
+    assert find_resume_state(opt)['iter'] == 12
     train(opt)
     assert [path.name for path in (tmp_path / 'experiments').iterdir()] == ['tiny']
 
 
-def test_an_earlier_run_is_moved_aside_even_twice_a_second(photographs, tmp_path):
+def test_archive_of_earlier_runs_within_a_second_keeps_all(photographs, tmp_path):
     for _ in range(3):
         trained(tiny_options(photographs), tmp_path)
     names = sorted(path.name for path in (tmp_path / 'experiments').iterdir())
     assert len(names) == 3 and names[0] == 'tiny' and all('archived' in name for name in names[1:])
 
 
-def test_a_half_written_state_is_passed_over(photographs, tmp_path, capsys):
+def test_auto_resume_with_partial_state_takes_the_one_before(photographs, tmp_path, capsys):
     trained(tiny_options(photographs), tmp_path)
     states = tmp_path / 'experiments/tiny/training_states'
     whole = (states / '12.state').read_bytes()
     (states / '12.state').write_bytes(whole[:len(whole) // 2])
     (states / '.tmp_x.state').write_bytes(whole[:100])
     opt = resolve_options(tiny_options(photographs), tmp_path, True, auto_resume=True)
-    assert load_resume_state(opt)['iter'] == 9
-    assert '12.state is no whole training state' in capsys.readouterr().err
+    assert find_resume_state(opt)['iter'] == 9
+    assert '12.state is no complete training state' in capsys.readouterr().err
 
 
-def test_resuming_remembers_the_best_figure(photographs, tmp_path):
+def test_training_state_holds_the_best_metrics(photographs, tmp_path):
     opt = with_validation(tiny_options(photographs), photographs)
     model = trained(opt, tmp_path)
     state = torch.load(tmp_path / 'experiments/tiny/training_states/12.state', weights_only=True)
-    assert state['best_metric_results'] == model.best_metric_results
+    assert state['best_metric_results'] == model.validator.best
     assert set(state['best_metric_results']) == {'pairs/bnn', 'pairs/lan', 'pairs/unet'}
     assert state['noisy_results'] == {'pairs': {'psnr': float('inf')}}
     assert (tmp_path / 'experiments/tiny/models/net_g_best.pth').is_file()
 
 
-def test_no_space_left_stops_the_run_and_keeps_what_was_saved(photographs, tmp_path, monkeypatch):
+def test_save_on_full_disk_is_an_error_and_keeps_earlier_states(photographs, tmp_path, monkeypatch):
     save = torch.save
 
     def full(content, path):
@@ -205,7 +208,7 @@ def test_no_space_left_stops_the_run_and_keeps_what_was_saved(photographs, tmp_p
     assert names == ['3.state', '4.state']
 
 
-def test_paths_are_not_made_into_folders(photographs, tmp_path):
+def test_path_block_with_unknown_key_makes_no_folder(photographs, tmp_path):
     opt = tiny_options(photographs)
     opt['path'] = {'teacher': str(tmp_path / 'x' / 'teacher.pth')}  # stock: os.makedirs
     with pytest.raises(UserError, match="path: unknown key 'teacher'"):
@@ -213,14 +216,14 @@ def test_paths_are_not_made_into_folders(photographs, tmp_path):
     assert not (tmp_path / 'x').exists()
 
 
-def test_same_names_in_two_folders_keep_two_names(tmp_path):
+def test_output_names_of_equal_file_names_differ(tmp_path):
     class Dataset:
         opt = {'dataroot_lq': str(tmp_path)}
         paths = [str(tmp_path / name) for name in ('s1/a.png', 's2/a.png', 'b.png', 'b.jpg')]
     assert output_names(Dataset()) == ['s1/a', 's2/a', 'b_png', 'b_jpg']
 
 
-def test_a_stock_model_trains_and_resumes_exactly_in_our_loop(photographs, tmp_path):
+def test_stock_model_resumed_equals_the_uninterrupted_run(photographs, tmp_path):
     """Stock: resuming needs CUDA, replays the epoch, and draws other crops."""
     opt = {'name': 'stock', 'model_type': 'SRModel', 'num_gpu': 0, 'manual_seed': 1, 'path': {},
            'datasets': {'train': {'name': 'pairs', 'type': 'PairedImageDataset', 'dataroot_lq': str(photographs),
@@ -241,7 +244,8 @@ def test_a_stock_model_trains_and_resumes_exactly_in_our_loop(photographs, tmp_p
 
 # ---- real processes ----
 
-def test_killed_in_every_stage_and_between_them_it_ends_the_same(photographs, tmp_path):
+@pytest.mark.slow
+def test_training_killed_in_every_stage_equals_the_uninterrupted_run(photographs, tmp_path):
     opt = with_validation(tiny_options(photographs, ema_decay=0.9, posterior=True), photographs, freq=7)
     opt['datasets']['train']['num_worker_per_gpu'] = 1
     for block in opt['train']['stages'].values():
@@ -255,6 +259,7 @@ def test_killed_in_every_stage_and_between_them_it_ends_the_same(photographs, tm
     # in the first stage, at its end, in the second, in the third: by its own hand, as no clock hits the iteration
     for place, number in (('step', 8), ('save', 12), ('step', 23), ('step', 33)):
         code = ('import os, signal, basicsr_sassid.train as t\n'
+                'import basicsr_sassid.training.loop as loop\n'
                 'from basicsr_sassid.models.staged_model import StagedModel\n'
                 'def dying(call, place):\n'
                 '    def called(*args):\n'
@@ -263,7 +268,7 @@ def test_killed_in_every_stage_and_between_them_it_ends_the_same(photographs, tm
                 '            os.killpg(0, signal.SIGKILL)\n'
                 '        return result\n'
                 '    return called\n'
-                't.save = dying(t.save, "save")\n'
+                'loop.save_model = dying(loop.save_model, "save")\n'
                 'StagedModel.optimize_parameters = dying(StagedModel.optimize_parameters, "step")\n'
                 f't.main(["-opt", {yml!r}, "--auto_resume"])')
         killed = run_code(code, cwd)
@@ -279,7 +284,9 @@ def test_killed_in_every_stage_and_between_them_it_ends_the_same(photographs, tm
         assert torch.equal(value, second['ema'][key])
 
 
-def test_two_processes_are_one_with_the_doubled_batch(photographs, tmp_path):
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_two_processes_equal_one_with_the_doubled_batch(photographs, tmp_path):
     opt = with_validation(tiny_options(photographs), photographs, freq=6)
     yml = write_yml(opt, tmp_path / 'tiny.yml')
     for folder in ('one', 'two'):
@@ -297,7 +304,7 @@ def test_two_processes_are_one_with_the_doubled_batch(photographs, tmp_path):
     assert_same(weights_of(tmp_path / 'one'), weights_of(tmp_path / 'two'), rtol=1e-3, atol=1e-4)
 
 
-def test_as_a_file_and_the_student_in_stock_basicsr(photographs, tmp_path):
+def test_train_as_a_file_writes_a_student_that_stock_basicsr_reads(photographs, tmp_path):
     """`python basicsr_sassid/train.py`, then BasicSR's own SRModel tests the student; runs land in the cwd."""
     opt = tiny_options(photographs)
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': ''}

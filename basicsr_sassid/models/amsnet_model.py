@@ -53,7 +53,7 @@ class AMSNetModel(SubsampledModel):
         """L1 on the hidden pixels; in stage ``prior`` on all, plus the prior. (N, C, H, W) in [0, img_range]."""
         pd_a, num_masks = self.options.pd_a, self.options.num_masks
         images = pd_down(lq, pd_a)
-        if self.stage.name == 'prior':
+        if self.active.stage.name == 'prior':
             with self.autocast():
                 prediction = masked_inference(self.net, images, num_masks)
             return self.criterion(prediction.float(), images) + self.prior(pd_up(prediction.float(), pd_a))

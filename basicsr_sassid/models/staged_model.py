@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,7 +33,7 @@ class StagedModel(MultiNetworkModel):
         stages: all stages of the method; an instance has those that its options train.
         train_schema: the typed block ``train``. ``img_range`` (255) is the value of white for networks and losses.
     """
-    stages: ClassVar[tuple[Stage, ...]] = ()
+    stages: Sequence[Stage] = ()
     train_schema: ClassVar[type[TrainOptions]] = TrainOptions
     takes_inference: ClassVar[bool] = False
 
@@ -41,7 +41,7 @@ class StagedModel(MultiNetworkModel):
 
     @classmethod
     def validate_options(cls, opt: dict[str, Any]) -> dict[str, Any]:
-        """Check all options before a file is written; return the block ``train`` with its defaults. Raises UserError."""
+        """Check all options before a file is written; return block ``train`` with its defaults. Raises UserError."""
         if opt.get('inference') and not cls.takes_inference:
             raise UserError(f'inference: {cls.__name__} has no such block')
         train = cls.train_schema.parse(opt['train'], 'train')
@@ -50,7 +50,7 @@ class StagedModel(MultiNetworkModel):
         return {**train.model_dump(), 'total_iter': total}
 
     @classmethod
-    def active_stages(cls, opt: Mapping[str, Any]) -> tuple[Stage, ...]:
+    def active_stages(cls, opt: Mapping[str, Any]) -> Sequence[Stage]:
         """The rows of the table that these options train."""
         return cls.stages
 
@@ -76,7 +76,7 @@ class StagedModel(MultiNetworkModel):
         """The last iteration of each stage."""
         return np.cumsum(self.stage_iters).tolist()
 
-    def prepare_stage(self, current_iter: int, dataset: Dataset) -> None:
+    def prepare_stage(self, current_iter: int, dataset: Any) -> None:
         """Before the batches of ``current_iter``'s stage are drawn: build the caches of its teachers."""
         stage = self.stages[stage_at(current_iter, self.stage_iters)]
         if self.stage is not stage:
@@ -92,8 +92,8 @@ class StagedModel(MultiNetworkModel):
         net = self.nets[stage.network].train().requires_grad_(True)
         components = build_stage_components(net, options.stages[stage.name], {
             **stage.loss, **self.loss_defaults(self.opt, stage)}, f'train.stages.{stage.name}')
-        self.running = RunningStage(stage, net, self.model_to_device(torch.compile(net) if options.compile else net),
-                                    components, options, self.dtype)
+        compiled: Any = torch.compile(net) if options.compile else net
+        self.running = RunningStage(stage, net, self.model_to_device(compiled), components, options, self.dtype)
         self.net, self.criterion = self.running.wrapped, self.running.criterion
         self.optimizers, self.schedulers = [components.optimizer], [components.scheduler]  # BaseModel's names
         get_root_logger().info(f'Stage {stage.name}: {self.stage_iters[index]} iterations train '
@@ -162,7 +162,7 @@ class StagedModel(MultiNetworkModel):
         if self.stage is not self.stages[index]:
             self.start_stage(index)
         else:
-            self.running.scheduler.step()
+            self.active.scheduler.step()
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
         """Take a batch; with a teacher cache it holds ``teacher_<name>``, crops of the cached targets in [0, 1]."""
@@ -183,16 +183,16 @@ class StagedModel(MultiNetworkModel):
     def distillation_loss(self, lq: Tensor) -> Tensor:
         """Loss of a stage with teachers, likewise."""
         with self.autocast():
-            targets = [self.pseudo_target(name, lq) for name in self.stage.teachers]
+            targets = [self.pseudo_target(name, lq) for name in self.active.stage.teachers]
             prediction = self.net(lq)
         return self.criterion(prediction.float(), *(target.float() for target in targets))
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One step of the running stage."""
         lq = self.lq * self.img_range
-        loss = self.distillation_loss(lq) if self.stage.teachers else self.training_loss(lq)
-        self.running.step(loss)
-        self._loss = loss.detach()
+        loss = self.distillation_loss(lq) if self.active.stage.teachers else self.training_loss(lq)
+        self.active.step(loss)
+        self.loss = loss.detach()
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
         """Continue from a state of :meth:`save`. Raises UserError if it is of another set-up."""
@@ -200,7 +200,7 @@ class StagedModel(MultiNetworkModel):
             index = [stage.name for stage in self.stages].index(resume_state['stage'])
             self.restore(resume_state)
             self.start_stage(index)
-            self.running.load_state_dict(resume_state)
+            self.active.load_state_dict(resume_state)
         except (RuntimeError, KeyError, ValueError) as error:
             raise UserError(f'resume: the training state does not fit these options ({str(error).splitlines()[0]}). '
                             'Resume with the options of the first run, or start anew.') from error

@@ -14,7 +14,6 @@ import torch
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from basicsr_sassid.models.staged_model import StagedModel
 from basicsr_sassid.noise.estimate import estimate_noise
@@ -68,7 +67,7 @@ class ThreeStageModel(StagedModel):
 
     # ---- the posterior mean of the BNN's prediction and the noisy image ----
 
-    def prepare_stage(self, current_iter: int, dataset: Dataset) -> None:
+    def prepare_stage(self, current_iter: int, dataset: Any) -> None:
         """See StagedModel; before the first stage with a teacher, decide whether its targets are posterior means."""
         stage = self.stages[stage_at(current_iter, self.stage_iters)]
         if self.options.posterior and self.posterior is None:
@@ -76,10 +75,10 @@ class ThreeStageModel(StagedModel):
         if self.posterior and stage.teachers and not self.is_calibrated:
             if self.stage is not stage:  # the BNN predicts as it will teach
                 self.finish_stage()
-            self._calibrate_posterior(dataset)
+            self._calibrate_posterior(self.posterior, dataset)
         super().prepare_stage(current_iter, dataset)
 
-    def _measure_noise(self, dataset: Dataset) -> PosteriorMean:
+    def _measure_noise(self, dataset: Any) -> PosteriorMean:
         if not isinstance(dataset, WholeImageDataset):
             raise UserError(f'train.posterior needs NoisyImageDataset, not {type(dataset).__name__}. Set it to false.')
         measured = evenly_spaced(range(len(dataset)), _MOST_MEASURED)
@@ -88,7 +87,7 @@ class ThreeStageModel(StagedModel):
                                f'{", ".join(f"{value:.2f}" for value in noise.sigma)} grey levels')
         return PosteriorMean(noise)
 
-    def _calibrate_posterior(self, dataset: WholeImageDataset) -> None:
+    def _calibrate_posterior(self, posterior: PosteriorMean, dataset: WholeImageDataset) -> None:
         """Use the posterior mean; with ``auto``, where the BNN's error exceeds the noise."""
         self.is_calibrated = self.use_posterior = True
         if self.options.posterior != 'auto':
@@ -99,7 +98,7 @@ class ThreeStageModel(StagedModel):
         lq = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).to(self.device)
         with torch.no_grad(), self.autocast():
             predictions = torch.cat([self.teacher_forward('bnn', crop[None] * self.img_range).float() for crop in lq])
-        error, variance = self.posterior.compare(predictions * (255 / self.img_range), lq * 255)
+        error, variance = posterior.compare(predictions * (255 / self.img_range), lq * 255)
         self.use_posterior = error > variance
         targets = 'blended with the noisy images' if self.use_posterior else 'used as they are'
         get_root_logger().info(f'The error of the BNN is {max(error, 0) ** 0.5:.1f} grey levels, the noise '
@@ -107,11 +106,13 @@ class ThreeStageModel(StagedModel):
 
     def cache_settings(self, name: str) -> dict[str, Any]:
         """See StagedModel."""
-        return {'posterior': self.posterior.noise.to_dict()} if name == 'bnn' and self.use_posterior else {}
+        if name != 'bnn' or not self.use_posterior or self.posterior is None:
+            return {}
+        return {'posterior': self.posterior.noise.to_dict()}
 
     def postprocess_target(self, name: str, prediction: Tensor, lq: Tensor) -> Tensor:
         """See StagedModel: the posterior mean of the BNN's prediction and the noisy image."""
-        if name != 'bnn' or not self.use_posterior:
+        if name != 'bnn' or not self.use_posterior or self.posterior is None:
             return prediction
         scale = 255 / self.img_range
         return self.posterior(prediction * scale, lq * scale) / scale

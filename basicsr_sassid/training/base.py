@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ class MultiNetworkModel(BaseModel):
         img_range: value of white for networks and losses.
     """
     options: TrainOptions  # of a training
-    stages: tuple[Stage, ...] = ()
+    stages: Sequence[Stage] = ()
+    loss: Tensor  # of the last iteration
 
     def __init__(self, opt: dict[str, Any], names: Iterable[str]) -> None:
         super().__init__(opt)
@@ -51,12 +52,20 @@ class MultiNetworkModel(BaseModel):
         get_root_logger().info(f'network_{name}: {type(net).__name__}, '
                                f'{sum(parameter.numel() for parameter in net.parameters()):,} parameters; weights: '
                                f'{self.opt["path"].get(f"pretrain_network_{name}") or "random"}')
-        return net.to(self.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+        net = net.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return net.requires_grad_(False).eval()
 
     @property
     def stage(self) -> Stage | None:
         """The row of the running stage."""
         return self.running and self.running.stage
+
+    @property
+    def active(self) -> RunningStage:
+        """The running stage. Raises RuntimeError before the first one."""
+        if self.running is None:
+            raise RuntimeError('no stage is running')
+        return self.running
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Wrap a network for several processes, on GPUs or CPUs."""
@@ -73,10 +82,11 @@ class MultiNetworkModel(BaseModel):
 
     def get_current_log(self) -> dict[str, float]:
         """The running stage's loss, over all processes (each must call it). Raises UserError if it is not finite."""
-        name = f'l_{self.stage.name}'
-        self.log_dict = self.reduce_loss_dict(OrderedDict({name: self._loss}))
+        stage = self.active.stage.name
+        name = f'l_{stage}'
+        self.log_dict = self.reduce_loss_dict(OrderedDict({name: self.loss}))
         if self.opt['rank'] == 0 and not math.isfinite(self.log_dict[name]):
-            raise UserError(f'stage {self.stage.name}: the loss is {self.log_dict[name]}. Lower the '
+            raise UserError(f'stage {stage}: the loss is {self.log_dict[name]}. Lower the '
                             'learning rate, set train.grad_clip, or try train.precision: fp32; then start again with '
                             '--auto_resume.')
         return self.log_dict
@@ -107,12 +117,14 @@ class MultiNetworkModel(BaseModel):
             self.test()
             return self.get_current_visuals()
         label = self.stage.name if self.stage else 'network_g'
-        results = self.validator.validate(dataloader.dataset, visuals, label, current_iter, tb_logger, save_img)
+        dataset: Any = dataloader.dataset
+        results = self.validator.validate(dataset, visuals, label, current_iter, tb_logger, save_img)
         self.metric_results = results or {}
         if self.is_train and results:
-            labels = [stage.name for stage in self.stages if stage.network == self.stage.network]
-            if self.validator.is_best(dataloader.dataset.opt['name'], labels, current_iter):
-                self._save_net(self.stage.network, 'best')
+            network = self.active.stage.network
+            labels = [stage.name for stage in self.stages if stage.network == network]
+            if self.validator.is_best(dataset.opt['name'], labels, int(current_iter)):
+                self._save_net(network, 'best')
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Write the running stage's network as ``net_*_<iter>.pth`` and the training state, which resumes by itself.
@@ -125,10 +137,10 @@ class MultiNetworkModel(BaseModel):
             for name in self.nets:
                 self._save_net(name, 'latest')
             return
-        self._save_net(self.stage.network, str(current_iter))
+        self._save_net(self.active.stage.network, str(current_iter))
         state = {'format': STATE_FORMAT, 'epoch': epoch, 'iter': current_iter,
                  'networks': {name: on_cpu(net.state_dict()) for name, net in self.nets.items()},
-                 **self.running.state_dict(),
+                 **self.active.state_dict(),
                  'best_metric_results': self.validator.best, 'noisy_results': self.validator.noisy}
         save_torch(state, Path(self.opt['path']['training_states']) / f'{current_iter}.state')
 
@@ -137,8 +149,8 @@ class MultiNetworkModel(BaseModel):
             return
         content = self.net_file(name)
         if self.options.ema_decay > 0:
-            is_running = self.running is not None and self.stage.network == name
-            content['params_ema'] = on_cpu(self.running.best_net.state_dict()) if is_running else content['params']
+            running = self.running if self.running and self.running.stage.network == name else None
+            content['params_ema'] = on_cpu(running.best_net.state_dict()) if running else content['params']
         save_torch(content, Path(self.opt['path']['models']) / f'net_{name}_{label}.pth')
 
     def net_file(self, name: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from basicsr.models import build_model
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import AvgTimer, MessageLogger, get_root_logger, get_time_str
 from basicsr.utils.options import copy_opt_file, dict2str
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from basicsr_sassid.data.sampler import RunSampler, SeededDataset
 from basicsr_sassid.io.atomic import make_folder
@@ -67,8 +67,7 @@ def train(opt: dict[str, Any], opt_file: str | None = None, on_iteration: OnIter
         return run.model
     started = time.time()
     for first, last in run.stage_spans():
-        if isinstance(run.model, StagedTraining):
-            run.model.prepare_stage(first + 1, dataset)
+        run.prepare_stage(first)
         for current_iter, batch in enumerate(run.batches(first, last), first + 1):
             run.train_step(batch, current_iter)
             run.log(current_iter)
@@ -88,15 +87,15 @@ def train(opt: dict[str, Any], opt_file: str | None = None, on_iteration: OnIter
 class TrainingRun:
     """One run: the model, its data, and what is due at an iteration."""
 
-    def __init__(self, opt: dict[str, Any], dataset: Dataset, val_loaders: list[DataLoader],
-                 state: dict[str, Any] | None, tb_logger: Any) -> None:
+    def __init__(self, opt: dict[str, Any], dataset: Any, val_loaders: list[DataLoader], state: dict[str, Any] | None,
+                 tb_logger: Any) -> None:
         self.opt, self.dataset, self.val_loaders, self.tb_logger = opt, dataset, val_loaders, tb_logger
         self.start_iter, self.total_iter = state['iter'] if state else 0, opt['train']['total_iter']
         self.images_per_iter = opt['datasets']['train']['batch_size_per_gpu'] * opt['world_size']
         logger = get_root_logger()
-        logger.info(f'{len(dataset)} training images, {self.images_per_iter} a batch; iterations {self.start_iter + 1} to '
-                    f'{self.total_iter}')
-        self.model = build_model(opt)
+        logger.info(f'{len(dataset)} training images, {self.images_per_iter} a batch; iterations '
+                    f'{self.start_iter + 1} to {self.total_iter}')
+        self.model: Any = build_model(opt)
         if state:
             self.model.resume_training(state)
             logger.info(f'Resuming from iteration {self.start_iter}.')
@@ -111,6 +110,11 @@ class TrainingRun:
     def stage_spans(self) -> Iterator[tuple[int, int]]:
         """The remaining stages: the iteration before the first one, and the last one."""
         yield from pairwise([self.start_iter, *sorted(end for end in self.stage_ends if end > self.start_iter)])
+
+    def prepare_stage(self, first: int) -> None:
+        """Let a staged model prepare the stage that follows iteration ``first``: teacher cache, calibration."""
+        if isinstance(self.model, StagedTraining):
+            self.model.prepare_stage(first + 1, self.dataset)
 
     def batches(self, first: int, last: int) -> DataLoader:
         """The batches of iterations ``first + 1`` to ``last``."""
@@ -163,7 +167,7 @@ class TrainingRun:
         return current_iter * self.images_per_iter // len(self.dataset)
 
 
-def build_data(opt: dict[str, Any]) -> tuple[Dataset, list[DataLoader]]:
+def build_data(opt: dict[str, Any]) -> tuple[Any, list[DataLoader]]:
     """The training set and the validation loaders. Raises UserError."""
     if 'train' not in opt['datasets']:
         raise UserError('datasets: the block train is missing')

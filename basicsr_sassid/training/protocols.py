@@ -4,7 +4,6 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from basicsr_sassid.data.teacher_cache import TeacherCache
 
@@ -22,7 +21,7 @@ class StagedTraining(Protocol):
         """The last iteration of each stage, counted from 1 over the whole run."""
         ...
 
-    def prepare_stage(self, current_iter: int, dataset: Dataset) -> None:
+    def prepare_stage(self, current_iter: int, dataset: Any) -> None:
         """Do the work that precedes the stage of ``current_iter``, such as building a teacher cache."""
         ...
 
@@ -38,7 +37,7 @@ class WholeImageDataset(Protocol):
         paths: key or file of each image.
     """
     sizes: list[tuple[int, int]]
-    patch_size: int | None
+    patch_size: int
     teachers: dict[str, TeacherCache]
     paths: list[str]
 

@@ -87,7 +87,7 @@ def silence() -> None:
 
 
 def sort_paths(dataset: Any) -> Any:
-    """Sort a dataset's paths: BasicSR lists folders in the order of the disk, and a seed shall mean the same everywhere."""
+    """Sort a dataset's paths: BasicSR lists folders in the order of the disk, and a seed shall mean one order."""
     paths = getattr(dataset, 'paths', None)
     if isinstance(paths, list):
         paths.sort(key=lambda entry: entry.get('lq_path', '') if isinstance(entry, dict) else entry)

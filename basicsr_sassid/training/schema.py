@@ -42,8 +42,8 @@ class TrainOptions(OptionBlock):
     """
     stages: dict[str, StageOptions]
     total_iter: int | None = None
-    ema_decay: float = Field(0., ge=0, lt=1)
-    grad_clip: float | None = Field(None, gt=0)
+    ema_decay: float = Field(default=0., ge=0, lt=1)
+    grad_clip: float | None = Field(default=None, gt=0)
     precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = 'auto'
     compile: bool = False
     teacher_cache: Literal['auto', 'lmdb', 'memory', 'off'] = 'off'
@@ -62,7 +62,7 @@ class TextureOptions(OptionBlock):
         window: side of the window of the local standard deviation in pixels, odd.
         lower, upper: thresholds of the local standard deviation, in 8-bit grey levels.
     """
-    window: int = Field(7, ge=1)
+    window: int = Field(default=7, ge=1)
     lower: float = 1.
     upper: float = 5.
 
@@ -91,7 +91,7 @@ class SubsampledTrainOptions(TrainOptions):
         pd_a: PD stride of the sub-images in training (AP-BSN's name); the patch size is a multiple of it.
     """
     renamed_keys: ClassVar[Mapping[str, str]] = {'stride': 'pd_a', 'parts': 'num_masks', 'mosaic_pad': 'pd_pad'}
-    pd_a: int = Field(5, ge=1)
+    pd_a: int = Field(default=5, ge=1)
 
 
 class APBSNTrainOptions(SubsampledTrainOptions):
@@ -101,7 +101,7 @@ class APBSNTrainOptions(SubsampledTrainOptions):
         pd_pad: zeros around each sub-image, all of them in one image, as released; None: the sub-images are a batch.
             ``inference.pd_pad`` follows it.
     """
-    pd_pad: int | None = Field(2, ge=0)
+    pd_pad: int | None = Field(default=2, ge=0)
 
 
 class AMSNetTrainOptions(SubsampledTrainOptions):
@@ -111,7 +111,7 @@ class AMSNetTrainOptions(SubsampledTrainOptions):
         num_masks: one of so many pixels is hidden in training. ``inference.num_masks`` follows it.
         prior: a loss of one image for the stage ``prior``; default: ``{type: WeightedTVLoss, loss_weight: 0.01}``.
     """
-    num_masks: int = Field(2, ge=2)
+    num_masks: int = Field(default=2, ge=2)
     prior: dict[str, Any] | None = None
 
 
@@ -124,7 +124,7 @@ class ValOptions(OptionBlock):
         metrics: name -> option block of a BasicSR metric; the first one chooses ``net_*_best.pth``.
         suffix: of the images that a test writes; default: the run's name.
     """
-    val_freq: int | None = Field(None, ge=1)
+    val_freq: int | None = Field(default=None, ge=1)
     save_img: bool = False
     metrics: dict[str, dict[str, Any]] | None = None
     suffix: str | None = None

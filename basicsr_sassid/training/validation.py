@@ -133,7 +133,7 @@ class Validator:
 
     def is_best(self, dataset: str, labels: Iterable[str], current_iter: int) -> bool:
         """Whether this iteration holds the best first metric among the stages ``labels`` of one network."""
-        metric = next(iter(self.opt['val'].get('metrics') or {}), None)
+        metric = next(iter(self.opt['val'].get('metrics') or {}), '')
         return is_best((self.best.get(f'{dataset}/{label}', {}).get(metric) for label in labels), current_iter)
 
 

@@ -1,0 +1,152 @@
+"""Writes docs/options.md from the typed option blocks: python docs/generate_options.py [--check]"""
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic_core import PydanticUndefined
+
+import basicsr_sassid
+from basicsr_sassid.data.noisy_image_dataset import NoisyImageOptions
+from basicsr_sassid.evaluation import schema as evaluation
+from basicsr_sassid.inference.subsampled import InferenceConfig
+from basicsr_sassid.training import schema
+from basicsr_sassid.utils.schema import OptionBlock, nested_block
+
+OUTPUT = Path(__file__).with_name('options.md')
+INTRODUCTION = f"""# Options
+
+Generated from the typed option blocks of version {basicsr_sassid.__version__} by `python docs/generate_options.py`; do not edit.
+
+One file is one run. A misspelt key is an error that names the right one. `--force_yml a:b=value` changes or adds a key
+on the command line; values are read as YAML. Complete examples with a reason for each value:
+[options/sassid/train_sidd.yml](../options/sassid/train_sidd.yml) and the other files of [options/](../options).
+
+## Networks and their roles
+
+A role never depends on another key.
+
+| option block | files | role |
+|---|---|---|
+| `network_bnn` | `net_bnn_*.pth` | SASSID's BNN, the teacher of flat areas |
+| `network_lan` | `net_lan_*.pth` | SASSID's LAN, the teacher of textured areas |
+| `network_bsn` | `net_bsn_*.pth` | the network of AP-BSN, SDAP or AMSNet |
+| `network_teacher` | given: `path.pretrain_network_teacher` | the teacher of DistilledModel |
+| `network_flat`, `network_texture` | given, likewise | the teachers of TwoTeacherModel |
+| `network_g` | `net_g_*.pth` | the student that is delivered; the network of a test |
+
+`network_*`, `loss`, `optim`, `scheduler`, `val.metrics` and `datasets` of BasicSR's types stay open: BasicSR's registries
+and torch define their keys, and an unknown one is an error that lists them.
+
+## Top level
+
+| key | meaning | default |
+|---|---|---|
+| `name` | name of the run; its files are in `experiments/<name>` | required |
+| `model_type` | ThreeStageModel, APBSNModel, SDAPModel, AMSNetModel, DistilledModel, TwoTeacherModel, or any of BasicSR | required |
+| `img_range` | value of white for networks and losses | 255 |
+| `num_gpu` | `auto`: one GPU if there is one; or a number | auto |
+| `manual_seed` | seed of the run | random |
+| `datasets` | blocks `train`, `val`, `val_2` ..., or `test`, `test_2` ... | required |
+| `network_*` | `{{type: NAME, ...}}`, any network of BasicSR's registry | |
+| `path` | `pretrain_network_*`, `param_key_*` (`params` or `params_ema`), `strict_load_*`, `resume_state` | |
+| `train`, `val`, `logger`, `inference` | below | |
+| `dist_params` | `backend`, `timeout` (seconds), `port` of the processes | nccl, 7200 |
+"""
+
+BLOCKS: list[tuple[str, type[OptionBlock]]] = [
+    ('train', schema.TrainOptions), ('train of ThreeStageModel', schema.ThreeStageTrainOptions),
+    ('train of APBSNModel, SDAPModel, AMSNetModel', schema.SubsampledTrainOptions),
+    ('train of APBSNModel', schema.APBSNTrainOptions), ('train of AMSNetModel', schema.AMSNetTrainOptions),
+    ('train.stages.<stage>', schema.StageOptions), ('train.texture', schema.TextureOptions),
+    ('inference', InferenceConfig), ('datasets.<name> of type NoisyImageDataset', NoisyImageOptions),
+    ('val', schema.ValOptions), ('logger', schema.LoggerOptions)]
+
+
+def attribute_texts(block: type[OptionBlock]) -> dict[str, str]:
+    """Key -> its lines in the Attributes section of the docstring."""
+    section = (block.__doc__ or '').partition('Attributes:')[2]
+    texts: dict[str, str] = {}
+    keys: list[str] = []
+    for line in section.splitlines():
+        match = re.match(r' {8}(\w+(?:, \w+)*): (.*)', line)
+        if match:
+            keys = match[1].split(', ')
+            texts.update(dict.fromkeys(keys, match[2]))
+        elif line.strip():
+            texts.update({key: f'{texts[key]} {line.strip()}' for key in keys})
+    return texts
+
+
+def type_text(annotation: Any) -> str:
+    """A type in words for a table."""
+    if nested_block(annotation) is not None:
+        return 'block'
+    arguments = [argument for argument in get_args(annotation) if argument is not type(None)]
+    if get_origin(annotation) is not None and str(annotation).startswith('typing.Literal'):
+        return ', '.join(f'`{str(value).lower() if isinstance(value, bool) else value}`' for value in arguments)
+    if get_origin(annotation) in (dict, list):
+        return 'block' if get_origin(annotation) is dict else 'list'
+    if arguments:
+        return ' or '.join(dict.fromkeys(map(type_text, arguments)))
+    return {'int': 'whole number', 'float': 'number', 'bool': 'true, false', 'str': 'text', 'Any': 'any',
+            'object': 'any'}.get(getattr(annotation, '__name__', ''), str(annotation))
+
+
+def default_text(field: Any) -> str:
+    """A default for a table."""
+    if field.default is PydanticUndefined and field.default_factory is None:
+        return 'required'
+    default = field.get_default(call_default_factory=True)
+    if isinstance(default, OptionBlock):
+        return 'as below'
+    return {None: '', True: 'true', False: 'false'}.get(default, default) if isinstance(
+        default, bool | type(None)) else str(default)
+
+
+def table(block: type[OptionBlock], without: type[OptionBlock] | None) -> list[str]:
+    """The rows of a block, without the keys that it inherits."""
+    texts = attribute_texts(block)
+    lines = ['| key | type | default | meaning |', '|---|---|---|---|']
+    for key, field in block.model_fields.items():
+        if without is None or key not in without.model_fields:
+            meaning = texts.get(key, '').replace('``', '`').replace('|', '/')
+            lines.append(f'| `{key}` | {type_text(field.annotation)} | {default_text(field)} | {meaning} |')
+    return lines
+
+
+def base_block(block: type[OptionBlock]) -> type[OptionBlock] | None:
+    """The documented block that a block extends."""
+    return next((base for base in block.__mro__[1:] if any(base is known for _, known in BLOCKS)), None)
+
+
+def render() -> str:
+    """The page."""
+    lines = [INTRODUCTION]
+    for title, block in BLOCKS:
+        base = base_block(block)
+        extends = f' Beside the keys of {base.__name__}:' if base else ''
+        first = (block.__doc__ or '').partition('\n\n')[0].replace('``', '`')
+        lines += [f'## `{title}`' if ' ' not in title else f'## {title}', '',
+                  re.sub(r'\s+', ' ', first) + extends, '', *table(block, base), '']
+    renamed = {old: new for _, block in BLOCKS for old, new in block.renamed_keys.items()}
+    lines += ['## Renamed keys', '', 'An old key is an error that names the new one.', '', '| old | now |', '|---|---|',
+              *(f'| `{old}` | {new} |' for old, new in sorted(renamed.items())), '']
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--check', action='store_true', help='fail if docs/options.md is stale')
+    args = parser.parse_args()
+    if args.check:
+        sys.exit(0 if OUTPUT.is_file() and OUTPUT.read_text(encoding='utf-8') == render() else
+                 'docs/options.md is stale: python docs/generate_options.py')
+    OUTPUT.write_text(render(), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()
