@@ -25,15 +25,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from common import (
-    Pairs,
-    Photographs,
-    add_photograph_arguments,
-    mean_psnr,
-    network_psnr,
-    read_photographs,
-    small_training,
-)
+
+from common import Pairs, Photographs, add_photograph_arguments, mean_psnr  # isort: skip
+from common import network_psnr, read_photographs, small_training  # isort: skip
 
 from basicsr_sassid import Denoiser
 from basicsr_sassid.data.noisy_image_dataset import NoisyImageDataset

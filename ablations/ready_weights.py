@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 import skimage.data
 import torch
-from common import mean_psnr, network_psnr
+
+from common import mean_psnr, network_psnr  # isort: skip
 
 from basicsr_sassid import SpectralDenoiser, demo
 from basicsr_sassid.evaluation.context import MethodContext

@@ -23,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import Photographs, add_photograph_arguments, mean_psnr, read_photographs, small_training
+
+from common import Photographs, add_photograph_arguments, mean_psnr, read_photographs, small_training  # isort: skip
 
 from basicsr_sassid import Denoiser
 from basicsr_sassid.inference.sure import monte_carlo_sure

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common import Photographs, add_photograph_arguments, mean_psnr, read_photographs, small_training
+from common import Photographs, add_photograph_arguments, mean_psnr, read_photographs, small_training  # isort: skip
 
 from basicsr_sassid import Denoiser
 from basicsr_sassid.io.atomic import write_json

@@ -101,7 +101,7 @@ class Cell:
             (self.folder / 'traceback.txt').write_text(traceback.format_exc())
         self.state['error'] = text
         write_json(self.state, self.path)
-        print(f'  failed: {text}', file=sys.stderr, flush=True)
+        tqdm.write(f'  failed: {text}', file=sys.stderr)
         return text
 
     def _crop_file(self, number: int) -> Path:
