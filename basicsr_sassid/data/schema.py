@@ -41,12 +41,12 @@ class NoisyImageOptions(OptionBlock):
     type: str | None = None
     dataroot_lq: str
     io_backend: BackendOptions = BackendOptions()
-    patch_size: int | None = Field(None, ge=1)
+    patch_size: int | None = Field(default=None, ge=1)
     use_hflip: bool = True
     use_rot: bool = True
     hold_out: int = 0
-    batch_size_per_gpu: int | None = Field(None, ge=1)
-    num_worker_per_gpu: int | None = Field(None, ge=0)
+    batch_size_per_gpu: int | None = Field(default=None, ge=1)
+    num_worker_per_gpu: int | None = Field(default=None, ge=0)
     phase: str | None = None
     scale: int = 1
 

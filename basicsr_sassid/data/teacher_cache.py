@@ -99,6 +99,7 @@ class TeacherCache:
             return self._in_memory[index]
         with open_shared(self.folder).begin() as transaction:
             content = transaction.get(_key(index))
+        assert content is not None, f'no prediction for image {index}: missing() lists it'
         return np.frombuffer(content, np.uint16).reshape(*self.shapes[index], -1)
 
 

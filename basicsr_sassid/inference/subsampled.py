@@ -1,4 +1,4 @@
-"""How a network that was trained on sub-images or masked images denoises whole ones: PD, masks, refinement."""
+"""Inference of networks that were trained on sub-images or masked images: PD, masks, refinement."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -37,15 +37,15 @@ class InferenceConfig(OptionBlock):
     renamed_keys: ClassVar[Mapping[str, str]] = {
         **_OLD_KEYS, 'refine': 'refinement, with the values none, second_pass (was again), r3 (was replace)'}
 
-    pd_b: int = Field(1, ge=1)
-    num_masks: int = Field(0, ge=0)
-    pd_pad: int | None = Field(None, ge=0)
+    pd_b: int = Field(default=1, ge=1)
+    num_masks: int = Field(default=0, ge=0)
+    pd_pad: int | None = Field(default=None, ge=0)
     refinement: Literal['none', 'second_pass', 'r3'] = 'none'
-    r3_p: float = Field(0.16, ge=0, le=1)
-    r3_t: int = Field(8, ge=1)
+    r3_p: float = Field(default=0.16, ge=0, le=1)
+    r3_t: int = Field(default=8, ge=1)
     per_channel: bool = False
-    multiple_of: int = Field(1, ge=1)
-    seed: int = Field(0, ge=0)
+    multiple_of: int = Field(default=1, ge=1)
+    seed: int = Field(default=0, ge=0)
 
     @field_validator('num_masks')
     @classmethod

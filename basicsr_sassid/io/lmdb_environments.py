@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import lmdb
@@ -28,7 +28,7 @@ def open_shared(path: str | os.PathLike[str], **settings: Any) -> lmdb.Environme
 
 
 @contextlib.contextmanager
-def open_for_writing(path: str | os.PathLike[str], map_size: int) -> Iterator[lmdb.Environment]:
+def open_for_writing(path: str | os.PathLike[str], map_size: int) -> Generator[lmdb.Environment, None, None]:
     """An environment to write to, created where there is none; the process's read-only one is closed before.
 
     Raises:

@@ -261,7 +261,7 @@ def _cut(pixels: np.ndarray, key: str, size: int, step: int) -> Iterator[SubImag
     for top in _starts(height, size, step):
         for left in _starts(width, size, step):
             bottom, right = min(top + (size or height), height), min(left + (size or width), width)
-            part = mmcv.imcrop(pixels, np.array([left, top, right - 1, bottom - 1]))
+            part: Any = mmcv.imcrop(pixels, np.array([left, top, right - 1, bottom - 1]))
             part = mmcv.rgb2bgr(part) if part.shape[2] == 3 else part
             _, content = cv2.imencode('.png', part, [cv2.IMWRITE_PNG_COMPRESSION, COMPRESSION])
             yield SubImage(f'{key}_y{top:05d}_x{left:05d}' if size else key, content.tobytes(), part.shape)
