@@ -15,9 +15,9 @@ from basicsr_sassid.utils.errors import UserError, require_path
 from basicsr_sassid.utils.sequences import scaled
 
 
-def denoise_files(inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], weights: str | os.PathLike[str],
-                  device: str = 'auto', tile: int = 512, overlap: int = 128, self_ensemble: bool = False,
-                  precision: str = 'auto') -> dict[str, str]:
+def denoise_files(inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str],
+                  weights: str | os.PathLike[str], device: str = 'auto', tile: int = 512, overlap: int = 128, self_ensemble: bool = False, precision: str = 'auto'
+                  ) -> dict[str, str]:
     """Denoise image files and folders (searched below) into ``output``, keeping names, sub-folders, format, bit
     depth, alpha, ICC profile and EXIF.
 
@@ -74,7 +74,7 @@ def plan_outputs(inputs: Sequence[str | os.PathLike[str]], output: Path) -> dict
         if target.resolve() in sources:
             raise UserError(f'-o {output}: {target} is an input and would be overwritten. Choose another folder.')
         if target.resolve() in source_of:
-            raise UserError(f'-o {output}: {source} and {source_of[target.resolve()]} would both be written to {target}. '
-                            'Denoise them into two folders.')
+            raise UserError(f'-o {output}: {source} and {source_of[target.resolve()]} would both be written to '
+                            f'{target}. Denoise them into two folders.')
         source_of[target.resolve()] = source
     return targets

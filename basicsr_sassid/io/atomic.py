@@ -47,7 +47,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
 
 
 def write_json(content: Any, path: str | os.PathLike[str], indent: int | None = None) -> None:
-    """Write JSON atomically; values of other than JSON's types are written as strings. See :func:`atomic_write` for the errors."""
+    """Write JSON atomically, values of other types as strings. See :func:`atomic_write` for the errors."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(content, indent=indent, default=str), encoding='utf-8')
 

@@ -118,7 +118,8 @@ def infer_network_options(state: Mapping[str, Tensor]) -> dict[str, object] | No
                 'num_module': sum(bool(_DILATED.fullmatch(name)) for name in state)}
     else:
         return None
-    block: dict[str, object] = {'type': kind, 'num_in_ch': num_in_ch, 'num_out_ch': state['head.weight'].shape[0], 'dim': dim}
+    block: dict[str, object] = {'type': kind, 'num_in_ch': num_in_ch, 'num_out_ch': state['head.weight'].shape[0],
+                                'dim': dim}
     if kind == 'LAN':
         block['receptive_size'] = 2 * sum(name.startswith('stem.') and name.endswith('.weight') for name in state) - 1
         block['num_block'] = len({name.split('.')[1] for name in state if name.startswith('blocks.')})

@@ -77,7 +77,8 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         with opened as file:
             card: dict[str, str] = file.metadata() or {}
             params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        settings: dict[str, Any] = {key: json.loads(card[key]) for key in ('network', 'img_range', 'inference') if key in card}
+        settings: dict[str, Any] = {key: json.loads(card[key]) for key in ('network', 'img_range', 'inference')
+                                    if key in card}
         if card.get('format', '').isdecimal():  # 'pt' in files of other programs
             settings['format'] = int(card['format'])
     except (SafetensorError, OSError, ValueError) as error:
@@ -130,8 +131,8 @@ def load_weights(net: nn.Module, path: str | os.PathLike[str], key: str | None =
 
     Args:
         net: the network.
-        path: a ``.pth`` of this package or BasicSR (``params``, ``params_ema``), a bare state dict, or a checkpoint of the
-            SASSID authors (BNN.pth, LAN.pth, UNet.pth).
+        path: a ``.pth`` of this package or BasicSR (``params``, ``params_ema``), a bare state dict, or a checkpoint of
+            the SASSID authors (BNN.pth, LAN.pth, UNet.pth).
         key: ``'params'`` or ``'params_ema'``; by default the average where there is one.
         strict: False loads the tensors that fit and ignores the others.
 

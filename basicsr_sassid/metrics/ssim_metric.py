@@ -23,7 +23,7 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 @METRIC_REGISTRY.register()
 def calculate_ssim_uniform(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, input_order: str = 'HWC',
                            **kwargs: object) -> float:
-    """SSIM as scikit-image computes it by default: each channel by itself, uniform window of 7x7 pixels, sample covariance.
+    """SSIM as scikit-image's default: each channel by itself, uniform window of 7x7 pixels, sample covariance.
 
     AP-BSN's tables use it, and most Python code.
 

@@ -19,9 +19,9 @@ class PosteriorMean:
     .. math:: \hat x = \frac{\sigma_n^2 \mu + \sigma_\mu^2 y}{\sigma_n^2 + \sigma_\mu^2}, \qquad
               \sigma_\mu^2 = \max(\mathrm{mean}\,(y - \mu)^2 - \sigma_n^2, 0.02\,\sigma_n^2)
 
-    Laine et al. (2019) train a network to predict :math:`\sigma_\mu`. Here it follows from the measured noise: the local
-    mean square of the difference between noisy pixel and prediction, less the noise's variance, is the prediction's
-    error. Where the noise is weak and the image has detail, a blind prediction is further from the clean pixel than
+    Laine et al. (2019) train a network to predict :math:`\sigma_\mu`. Here it follows from the measured noise: the
+    local mean square of the difference between noisy pixel and prediction, less the noise's variance, is the
+    prediction's error. Where the noise is weak and the image has detail, a blind prediction is further from the clean pixel than
     the noisy pixel is.
 
     Args:

@@ -22,7 +22,8 @@ def prepare_folder(photos: Sequence[str | os.PathLike[str]], lmdb_path: str | os
     Grey stays grey, 16 bits stay 16 bits, alpha is left out.
 
     Raises:
-        UserError: a path does not exist, no readable image, the LMDB exists, no space left, or strict and a damaged image.
+        UserError: a path does not exist, no readable image, the LMDB exists, no space left, or strict and a damaged
+            image.
     """
     if size < 1 or (step is not None and step < 1):
         raise UserError(f'size and step: expected numbers of pixels >= 1, got {size} and {step}')
