@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import sys
 import types
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -22,33 +22,29 @@ def _alias_functional_tensor() -> None:
         return
     from torchvision.transforms.functional import rgb_to_grayscale
     module = types.ModuleType(_MODULE)
-    module.rgb_to_grayscale = rgb_to_grayscale
+    vars(module)['rgb_to_grayscale'] = rgb_to_grayscale
     sys.modules[_MODULE] = module
 
 
 def _share_lmdb_environments() -> None:
     """lmdb >= 2 refuses to open one environment twice in a process, which basicsr does as soon as two datasets, or
-    lq and gt, lie in the same LMDB. Every path is opened once a process and shared.
+    lq and gt, lie in the same LMDB. Every path is opened once per process and shared.
 
     Needless from a basicsr release whose LmdbBackend does so itself (none by November 2026).
     """
-    import lmdb
     from basicsr.utils.file_client import FileClient, LmdbBackend
 
-    class SharedLmdbBackend(LmdbBackend):
-        _open: dict[tuple[str, int], lmdb.Environment] = {}
+    from basicsr_sassid.io.lmdb_environments import open_shared
 
-        def __init__(self, db_paths, client_keys='default', readonly=True, lock=False, readahead=False, **kwargs):
+    class SharedLmdbBackend(LmdbBackend):
+        def __init__(self, db_paths: Any, client_keys: Any = 'default', readonly: bool = True, lock: bool = False,
+                     readahead: bool = False, **kwargs: Any) -> None:
             db_paths = db_paths if isinstance(db_paths, list) else [db_paths]
             client_keys = client_keys if isinstance(client_keys, list) else [client_keys]
             self.db_paths = [str(path) for path in db_paths]
-            self._client = {}
-            for client, path in zip(client_keys, self.db_paths, strict=True):
-                # a forked worker reads through the map that it inherits
-                key = os.path.realpath(path), os.stat(os.path.join(path, 'data.mdb')).st_ino
-                if key not in self._open:
-                    self._open[key] = lmdb.open(path, readonly=readonly, lock=lock, readahead=readahead, **kwargs)
-                self._client[client] = self._open[key]
+            settings = {'readonly': readonly, 'lock': lock, 'readahead': readahead, **kwargs}
+            self._client = {client: open_shared(path, **settings)
+                            for client, path in zip(client_keys, self.db_paths, strict=True)}
 
     FileClient._backends['lmdb'] = SharedLmdbBackend
 

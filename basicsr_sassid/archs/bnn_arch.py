@@ -2,7 +2,7 @@
 
 Written from the paper; backbone of Laine et al. (NeurIPS 2019). Licence: Apache-2.0.
 Differs from the released code: ``blind_size`` must be odd (there an even one silently gives the next odd one),
-any height and width work (there: squares of multiples of 32), nothing is changed inside ``forward``.
+any height and width (there: squares of multiples of 32); ``forward`` changes no attribute.
 """
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from basicsr_sassid.ops.padding import pad_to_multiple
 
 @ARCH_REGISTRY.register()
 class BNN(nn.Module):
-    """Predicts each pixel from the image without the ``blind_size`` x ``blind_size`` square around that pixel.
+    """Predicts each pixel from the image without the ``blind_size`` x ``blind_size`` neighbourhood of that pixel.
 
-    One half-plane U-Net looks at the image in four rotations; its features are moved away from the pixel by
-    ``(blind_size + 1) / 2`` rows, turned back and fused by 1x1 convolutions.
+    One half-plane U-Net is applied to the image in four rotations. Its features are shifted away from the pixel by
+    ``(blind_size + 1) / 2`` rows, rotated back and fused by 1x1 convolutions.
 
     Args:
         num_in_ch: channels of the noisy image.
         num_out_ch: channels of the prediction.
         dim: width of the U-Net's encoder.
-        blind_size: side of the blind square in pixels, odd, >= 1. It must cover the reach of the noise correlation.
+        blind_size: side of the blind neighbourhood in pixels, odd, >= 1. It must cover the correlation of the noise.
 
     Shape:
         (N, num_in_ch, H, W) -> (N, num_out_ch, H, W), any H and W >= 1, values in grey levels [0, 255].
@@ -53,9 +53,9 @@ class BNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h, w = x.shape[-2:]
         shift = (self.blind_size + 1) // 2
-        # zeros, not a reflection: a mirrored copy of the blind square would be seen from outside it
+        # zeros, not a reflection: a mirrored copy of the blind neighbourhood would leak into the prediction
         x = pad_to_multiple(x, self.multiple_of, 'zeros')
-        # upright and lying views apart: the image need not be square
+        # upright and rotated views in two batches: the image need not be square
         up, down = self.trunk(torch.cat((x, torch.rot90(x, 2, (2, 3))))).chunk(2)
         left, right = self.trunk(torch.cat((torch.rot90(x, 1, (2, 3)), torch.rot90(x, 3, (2, 3))))).chunk(2)
         features = torch.cat([torch.rot90(shift_down(view, shift), -turns, (2, 3))

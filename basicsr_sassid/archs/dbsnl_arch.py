@@ -1,8 +1,8 @@
 """DBSNl: the blind-spot network of AP-BSN (Lee et al., CVPR 2022, arXiv 2203.11799), which SDAP uses too.
 
 Written from its description (layers, widths, names of the weights). Licence: Apache-2.0.
-Differs from the released code: the masked taps are multiplied with zero on use and the weights are left as they are, so
-that it can be exported and nothing is changed inside ``forward``; the masks are no part of the state dict.
+Differs from the released code: the masked taps are multiplied by zero on use and the stored weights do not change, so
+that the network can be exported; the masks are no part of the state dict.
 """
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from basicsr_sassid.archs.unet_util import float32_head
 
 
 class CentreMaskedConv(nn.Conv2d):
-    """A convolution with zero padding that does not see the pixel in its middle."""
+    """A convolution with zero padding whose centre tap is zero: a pixel does not contribute to its own output."""
+    mask: Tensor
 
     def __init__(self, dim: int, kernel_size: int) -> None:
         super().__init__(dim, dim, kernel_size, padding=kernel_size // 2)
@@ -27,7 +28,7 @@ class CentreMaskedConv(nn.Conv2d):
 
 
 class _DilatedResidual(nn.Module):
-    """x + Conv1x1(ReLU(Conv3x3(x))), the 3x3 with holes that keep it on the lattice where the pixel is not seen."""
+    """x + Conv1x1(ReLU(Conv3x3(x))), dilated, so that the taps stay on the lattice that excludes the pixel."""
 
     def __init__(self, dim: int, dilation: int) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class _DilatedResidual(nn.Module):
 
 
 class _Branch(nn.Module):
-    """A masked convolution of side 2s - 1, then convolutions dilated by s: none of them reaches the pixel itself."""
+    """A masked convolution of side 2s - 1, then convolutions dilated by s, whose taps never reach the pixel itself."""
 
     def __init__(self, dim: int, dilation: int, num_module: int) -> None:
         super().__init__()
@@ -57,8 +58,8 @@ class _Branch(nn.Module):
 class DBSNl(nn.Module):
     """Predicts each pixel from its surroundings without that pixel: two branches of dilated convolutions.
 
-    NoiseModel that is correlated passes from the neighbours: it is for images whose noise is white, or was made so by
-    sub-sampling (:mod:`basicsr_sassid.ops.subsampling`).
+    Correlated noise is predictable from the neighbours, so it passes. The network is for images whose noise is white,
+    or was made so by sub-sampling (:mod:`basicsr_sassid.ops.subsampling`).
 
     Args:
         num_in_ch: channels of the noisy image.
@@ -67,7 +68,7 @@ class DBSNl(nn.Module):
         num_module: dilated blocks in each branch.
 
     Shape:
-        (N, num_in_ch, H, W) -> (N, num_out_ch, H, W), any H and W. Values in whatever range it was trained on: AP-BSN's
+        (N, num_in_ch, H, W) -> (N, num_out_ch, H, W), any H and W. Values in the range of the training: AP-BSN's
         weights in [0, 255], SDAP's in [0, 1].
     """
     multiple_of = 1
@@ -86,4 +87,4 @@ class DBSNl(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.head(x)
         x = self.tail[:-1](torch.cat((self.branch1(x), self.branch2(x)), dim=1))
-        return float32_head(self.tail[-1], x)
+        return float32_head(self.tail[-1], x)  # pyright: ignore[reportArgumentType]

@@ -29,16 +29,16 @@ class _ResidualBlock(nn.Module):
 
 @ARCH_REGISTRY.register()
 class LAN(nn.Module):
-    """Predicts each pixel from the ``receptive_size`` x ``receptive_size`` square around it.
+    """Predicts each pixel from its ``receptive_size`` x ``receptive_size`` neighbourhood.
 
-    It is local up to a gate: the channel attention averages over the whole input, so the output for a crop is not
-    the crop of the output. Feed it the patch size that it was trained on, and do not tile it differently.
+    The channel attention averages over the whole input, so the output for a crop is not the crop of the output. Apply
+    the network to windows of the size that it was trained on.
 
     Args:
         num_in_ch: channels of the noisy image.
         num_out_ch: channels of the prediction.
         dim: width.
-        receptive_size: side of the square that it sees, odd, >= 1.
+        receptive_size: side of the receptive field in pixels, odd, >= 1.
         num_block: residual blocks.
         reduction: squeeze of the channel attention (dim / reduction features).
         channel_attention: False leaves it out, and the network is strictly local.

@@ -1,4 +1,4 @@
-"""DenoisingUNet: the student of SASSID (Li et al., CVPR 2023, arXiv 2303.14934), the network that is delivered.
+"""DenoisingUNet: the student of SASSID (Li et al., CVPR 2023, arXiv 2303.14934), used for inference.
 
 Written from the paper; topology of Laine et al. (NeurIPS 2019). Licence: Apache-2.0.
 Differs from the released code: any height and width (there: multiples of 32), ``img_range``.
@@ -14,7 +14,7 @@ from basicsr_sassid.ops.padding import pad_to_multiple
 
 @ARCH_REGISTRY.register()
 class DenoisingUNet(nn.Module):
-    """Noisy image -> clean image, directly (no residual).
+    """Predicts the clean image from the noisy one, without a residual connection.
 
     Args:
         num_in_ch: channels of the noisy image.

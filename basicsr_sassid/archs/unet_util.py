@@ -15,8 +15,8 @@ NUM_LEVELS = 5  # poolings; a side must be a multiple of 2 ** NUM_LEVELS
 class HalfPlaneConv2d(nn.Conv2d):
     """3x3 convolution whose receptive field is its own row and the two above it.
 
-    Equals: pad two more rows on top, convolve, drop the last two rows. One asymmetric pad does not compute
-    what is dropped.
+    Equals: pad two more rows on top, convolve, drop the last two rows. The asymmetric pad computes no row that is
+    dropped.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -37,7 +37,7 @@ class UNetTrunk(nn.Module):
     Args:
         in_ch: channels of the image.
         dim: features of the encoder; the decoder has twice as many.
-        half_plane: True: the output at a row sees that row and those above it only (BNN). False: a plain U-Net.
+        half_plane: True: the output at a row depends on that row and those above it (BNN). False: a plain U-Net.
     """
 
     def __init__(self, in_ch: int, dim: int, half_plane: bool) -> None:
@@ -58,11 +58,11 @@ class UNetTrunk(nn.Module):
                                     + [convs(2 * dim + in_ch, 2 * dim, 2 * dim)])
 
     def forward(self, x: Tensor) -> Tensor:
-        skips = []
+        skips: list[Tensor] = []
         for encode in self.encode[:-1]:
             skips.append(x)  # the image itself, then the pooled features
             x = encode(x)
-            # a pooled cell must not see rows below its upper one: Laine et al., section 3.1
+            # a pooled cell must not depend on rows below its upper one: Laine et al., section 3.1
             x = F.max_pool2d(shift_down(x, 1) if self.half_plane else x, 2)
         x = self.encode[-1](x)
         for decode in self.decode:
@@ -76,7 +76,8 @@ def init_unet(net: nn.Module, last: nn.Conv2d) -> None:
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, a=0.1 if module is not last else 1.0)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def float32_head(conv: nn.Conv2d, x: Tensor) -> Tensor:

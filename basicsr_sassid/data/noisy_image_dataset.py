@@ -1,8 +1,9 @@
-"""Noisy photographs and nothing else: what the self-supervised methods are trained on."""
+"""Dataset of noisy photographs alone, for self-supervised training."""
 from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,74 +14,73 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from basicsr_sassid.data.schema import NoisyImageOptions
 from basicsr_sassid.data.teacher_cache import TeacherCache, unpack
 from basicsr_sassid.io.photo import decode_photo, image_size, list_images
 from basicsr_sassid.utils.errors import UserError, require_path
-from basicsr_sassid.utils.option_checks import check_choice, check_keys
 
-_KEYS = ('name', 'type', 'dataroot_lq', 'io_backend', 'patch_size', 'use_hflip', 'use_rot', 'phase', 'scale',
-         'num_worker_per_gpu', 'batch_size_per_gpu', 'pin_memory', 'hold_out')
 _META_LINE = re.compile(r'(?P<file>.+) \((?P<h>\d+),(?P<w>\d+),(?P<c>\d+)\) (?P<compress>\d+)')
 
 
 @DATASET_REGISTRY.register()
-class NoisyImageDataset(Dataset):
+class NoisyImageDataset(Dataset[dict[str, Any]]):
     """Crops of noisy images, from a folder (searched below, sorted) or a BasicSR LMDB. No clean image is read.
-
-    Args:
-        opt: option block with the keys
-            ``dataroot_lq``: folder, or ``*.lmdb``;
-            ``io_backend``: ``{type: disk}`` or ``{type: lmdb}``; by default what dataroot_lq looks like;
-            ``patch_size``: side of the square crop in pixels, in phase ``train`` only; all images must be as large;
-            ``hold_out``: every n-th image is left out in phase ``train``, and other phases give these alone; 0,
-            the default: all images in every phase;
-            ``use_hflip``, ``use_rot``: flip; flip and turn: together the eight symmetries of the square, default True.
 
     A sample is ``{'lq': (3, H, W) float32 RGB in [0, 1], 'lq_path': str}``: grey is repeated, alpha left out, 16 bits
     keep their precision. Crop and symmetry come from torch's random generator, which the training loop seeds for
-    every draw: they are the same for any number of workers. With an entry in ``teachers`` (name -> TeacherCache) the
-    sample also holds ``teacher_<name>``: the same crop, flip and turn of that teacher's answer.
+    every draw, so they do not depend on the number of workers. With an entry in ``teachers`` (name -> TeacherCache) a
+    sample also contains ``teacher_<name>``: the same crop, flip and turn of that teacher's prediction.
+
+    Args:
+        opt: option block, see :class:`NoisyImageOptions`. ``dataroot_gt`` is ignored with a warning.
+
+    Attributes:
+        paths: file, or key in the LMDB, of each image.
+        sizes: (height, width) of each image.
+        patch_size: side of the crops in pixels; None outside phase ``train``, whose samples are whole images.
+        teachers: name -> cache of a teacher's predictions; empty at first.
 
     Raises:
-        UserError: nothing there, no image, an unreadable one, one smaller than the patch, an unknown key, a folder
-            that is no BasicSR LMDB.
+        UserError: the path does not exist, no image, an unreadable one, one smaller than the patch, an unknown key, a
+            folder that is no BasicSR LMDB.
     """
 
-    def __init__(self, opt: dict) -> None:
+    def __init__(self, opt: Mapping[str, Any]) -> None:
         self.opt = opt
         where = f'datasets.{opt.get("phase", "train")}'
         if opt.get('dataroot_gt') is not None:
             warnings.warn(f'{where}: dataroot_gt is not used; NoisyImageDataset trains on noisy images alone.',
                           stacklevel=2)
-        check_keys({k: v for k, v in opt.items() if k != 'dataroot_gt'}, _KEYS, where, required=['dataroot_lq'])
-        self.root = require_path(opt['dataroot_lq'], f'{where}.dataroot_lq')
-        backend = (opt.get('io_backend') or {}).get('type') or ('lmdb' if self.root.suffix == '.lmdb' else 'disk')
-        check_choice(backend, ('disk', 'lmdb'), f'{where}.io_backend.type')
+        self.options = NoisyImageOptions.from_options(
+            {key: value for key, value in opt.items() if key != 'dataroot_gt'}, where)
+        self.root = require_path(self.options.dataroot_lq, f'{where}.dataroot_lq')
+        backend = self.options.io_backend.type or ('lmdb' if self.root.suffix == '.lmdb' else 'disk')
         self.is_lmdb = backend == 'lmdb'
         self.paths, self.sizes = self._read_meta() if self.is_lmdb else self._scan_folder()
-        self._hold_out(opt.get('hold_out', 0), where)
-        self.patch_size = None
-        if opt.get('phase') == 'train':
-            self.patch_size = opt.get('patch_size')
-            if not isinstance(self.patch_size, int) or self.patch_size < 1:
-                raise UserError(f'{where}.patch_size: expected a number of pixels >= 1, got {self.patch_size!r}')
-            for path, size in zip(self.paths, self.sizes):
-                if min(size) < self.patch_size:
-                    raise UserError(f'{where}.patch_size: {self.patch_size} is larger than {path} '
-                                    f'({size[0]}x{size[1]} pixels, height x width). Choose a smaller patch_size, or '
-                                    'take that image out.')
+        self._select_phase(where)
+        self.patch_size = self.options.patch_size if self.options.phase == 'train' else None
+        if self.options.phase == 'train':
+            self._check_patch_size(where)
         self.teachers: dict[str, TeacherCache] = {}
-        self._file_client = None  # opened on first use, by each worker for itself
+        self._file_client: FileClient | None = None  # opened on first use, by each worker for itself
 
-    def _hold_out(self, every: int, where: str) -> None:
-        if not isinstance(every, int) or every < 0 or every == 1:
-            raise UserError(f'{where}.hold_out: expected 0 or a number >= 2, got {every!r}')
+    def _select_phase(self, where: str) -> None:
+        """Apply ``hold_out``."""
+        every, is_train = self.options.hold_out, self.options.phase == 'train'
         if every:
-            train = self.opt.get('phase') == 'train'
-            kept = [index for index in range(len(self.paths)) if (index % every != 0) == train]
-            if not kept:
+            subset = [index for index in range(len(self.paths)) if (index % every != 0) == is_train]
+            if not subset:
                 raise UserError(f'{where}.hold_out: {every} leaves no image of {len(self.paths)}')
-            self.paths, self.sizes = ([entries[index] for index in kept] for entries in (self.paths, self.sizes))
+            self.paths, self.sizes = [self.paths[index] for index in subset], [self.sizes[index] for index in subset]
+
+    def _check_patch_size(self, where: str) -> None:
+        if self.patch_size is None:
+            raise UserError(f'{where}.patch_size: expected a number of pixels >= 1, got None')
+        for path, size in zip(self.paths, self.sizes):
+            if min(size) < self.patch_size:
+                raise UserError(f'{where}.patch_size: {self.patch_size} is larger than {path} '
+                                f'({size[0]}x{size[1]} pixels, height x width). Choose a smaller patch_size, or '
+                                'take that image out.')
 
     def _scan_folder(self) -> tuple[list[str], list[tuple[int, int]]]:
         paths = list_images(self.root)
@@ -93,7 +93,8 @@ class NoisyImageDataset(Dataset):
         if self.root.suffix != '.lmdb' or not meta.is_file() or not (self.root / 'data.mdb').is_file():
             raise UserError(f'dataroot_lq: {self.root} is no LMDB in BasicSR\'s format (a folder *.lmdb with data.mdb '
                             'and meta_info.txt). Write one with: sassid prepare folder PHOTOS -o NAME.lmdb')
-        keys, sizes = [], []
+        keys: list[str] = []
+        sizes: list[tuple[int, int]] = []
         for number, line in enumerate(meta.read_text().splitlines(), 1):
             match = _META_LINE.fullmatch(line)
             if match is None:
@@ -112,7 +113,7 @@ class NoisyImageDataset(Dataset):
         images = {'lq': self.image(index)}
         images.update((f'teacher_{name}', cache.read(index)) for name, cache in self.teachers.items())
         if self.patch_size is not None:
-            images = self._cut(images)
+            images = random_crop(images, self.patch_size, self.options.use_hflip, self.options.use_rot)
         images = {name: unpack(image) if name.startswith('teacher_') else image for name, image in images.items()}
         return {**{name: torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
                    for name, image in images.items()}, 'lq_path': self.paths[index]}
@@ -123,7 +124,7 @@ class NoisyImageDataset(Dataset):
         return decode_photo(self._read(path), path).as_rgb_float()
 
     def content_key(self) -> dict[str, Any]:
-        """What tells these images from others without reading them: names, shapes, files' sizes and times."""
+        """Names, shapes, and the files' sizes and times: what identifies these images without reading them."""
         files = [self.root / 'data.mdb'] if self.is_lmdb else [Path(path) for path in self.paths]
         stats = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return {'root': str(self.root.resolve()), 'paths': self.paths, 'sizes': self.sizes, 'files': stats}
@@ -142,11 +143,18 @@ class NoisyImageDataset(Dataset):
                             'with: sassid prepare folder')
         return bytes(content)
 
-    def _cut(self, images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The same patch of all, flipped and turned alike."""
-        side = self.patch_size
-        top, left = (int(torch.randint(length - side + 1, ())) for length in images['lq'].shape[:2])
-        flip, turns = int(torch.randint(2, ())), int(torch.randint(4, ()))
-        flip, turns = flip and self.opt.get('use_hflip', True), turns * self.opt.get('use_rot', True)
-        return {name: np.rot90(image[top:top + side, left:left + side][:, ::-1 if flip else 1], turns)
-                for name, image in images.items()}
+
+def random_crop(images: Mapping[str, np.ndarray], side: int, flip: bool = True, turn: bool = True
+                ) -> dict[str, np.ndarray]:
+    """The same random crop of all images, flipped and turned alike. The draws are torch's.
+
+    Args:
+        images: (H, W, C) each, of one size; ``lq`` is among them.
+        side: of the crop in pixels.
+        flip: flip it or not, at random.
+        turn: turn it by a random number of quarters.
+    """
+    top, left = (int(torch.randint(length - side + 1, ())) for length in images['lq'].shape[:2])
+    flipped, turns = int(torch.randint(2, ())) * flip, int(torch.randint(4, ())) * turn
+    return {name: np.rot90(image[top:top + side, left:left + side][:, ::-1 if flipped else 1], turns)
+            for name, image in images.items()}

@@ -1,37 +1,43 @@
-"""Which image comes next, and with which random numbers: a pure function of the seed and the place in the run.
+"""Order of the training images and seeds of their random numbers: a pure function of the seed and the iteration.
 
-So a run resumed at iteration n goes on with the very draws of the run that was never stopped, for any number of
-workers; two processes see the two halves of one process's doubled batch; no iteration is lost at an epoch's end.
+A run resumed at iteration n draws the samples of the uninterrupted run, for any number of workers. Two processes draw
+the two halves of one process's doubled batch. No iteration is lost at an epoch's end.
 """
 from __future__ import annotations
 
 import contextlib
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
 
-class Draw(int):
-    """Index of an image that knows which draw of the whole run it is."""
+class Draw(NamedTuple):
+    """One sample of the run.
+
+    Attributes:
+        index: of the image in the dataset.
+        number: of this draw among all draws of the run, from 0.
+    """
+    index: int
     number: int
 
-    def __new__(cls, index: int, number: int) -> Draw:
-        draw = super().__new__(cls, index)
-        draw.number = number
-        return draw
 
-    def __getnewargs__(self) -> tuple[int, int]:
-        return int(self), self.number
+class RunSampler(Sampler[list[Draw]]):
+    """Batches of :class:`Draw` for iterations ``start_iter + 1`` to ``total_iter``: this process's part of each.
 
+    Each epoch visits all images in a new order; a batch may reach into the next epoch.
 
-class RunSampler(Sampler):
-    """Batches of :class:`Draw` for iterations ``start_iter + 1`` to ``total_iter``, this process's share of each.
-
-    All images are gone through in a new order each epoch; a batch may reach into the next epoch.
+    Args:
+        num_images: length of the dataset.
+        batch_size: samples of a batch of one process.
+        start_iter: iterations that are done.
+        total_iter: last iteration.
+        seed: of the orders.
+        rank, world_size: this process among those of the run.
     """
 
     def __init__(self, num_images: int, batch_size: int, start_iter: int, total_iter: int, seed: int, rank: int = 0,
@@ -44,38 +50,45 @@ class RunSampler(Sampler):
         return self.total_iter - self.start_iter
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        epoch, order = -1, None
+        epoch, order = -1, np.empty(0, int)
         for iteration in range(self.start_iter, self.total_iter):
             first = (iteration * self.world_size + self.rank) * self.batch_size
-            batch = []
+            batch: list[Draw] = []
             for number in range(first, first + self.batch_size):
                 if number // self.num_images != epoch:
                     epoch = number // self.num_images
                     order = np.random.default_rng((self.seed, epoch)).permutation(self.num_images)
-                batch.append(Draw(order[number % self.num_images], number))
+                batch.append(Draw(int(order[number % self.num_images]), number))
             yield batch
 
 
-class SeededDataset(Dataset):
-    """Any dataset, its random numbers (Python's, NumPy's, torch's) seeded by the draw; the process's own untouched."""
+class SeededDataset(Dataset[Any]):
+    """Any dataset, with Python's, NumPy's and torch's random numbers seeded by the draw.
 
-    def __init__(self, dataset: Dataset, seed: int) -> None:
+    The random states of the process are restored after each sample.
+
+    Args:
+        dataset: takes an index.
+        seed: of the run.
+    """
+
+    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
         self.dataset, self.seed = dataset, seed
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.dataset)  # pyright: ignore[reportArgumentType]  torch's Dataset declares no length
 
     def __getitem__(self, draw: Draw) -> Any:
-        with _random_state_kept():
+        with _restored_random_state():
             seed = int(np.random.SeedSequence((self.seed, draw.number)).generate_state(1)[0])
             random.seed(seed)
             np.random.seed(seed)
             torch.default_generator.manual_seed(seed)
-            return self.dataset[int(draw)]
+            return self.dataset[draw.index]
 
 
 @contextlib.contextmanager
-def _random_state_kept() -> Iterator[None]:
+def _restored_random_state() -> Iterator[None]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield

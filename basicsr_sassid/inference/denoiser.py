@@ -29,7 +29,7 @@ class LoadedNetwork:
     """A network from a weights file, and how it is applied.
 
     Attributes:
-        net: with its weights, on the CPU.
+        net: the network with its weights, on the CPU.
         img_range: value of white for the network.
         config: see :class:`InferenceConfig`.
     """
@@ -83,8 +83,8 @@ class Denoiser:
         (40, 50, 3)
     """
 
-    def __init__(self, weights: str | os.PathLike[str], device: str = 'auto', tile: int = 512, overlap: int = 128,
-                 self_ensemble: bool = False, precision: str = 'auto', key: str | None = None,
+    def __init__(self, weights: str | os.PathLike[str], device: str = 'auto', tile: int = 512,  # noqa: PLR0913
+                 overlap: int = 128, self_ensemble: bool = False, precision: str = 'auto', key: str | None = None,
                  network: Mapping[str, Any] | None = None, img_range: float | None = None,
                  inference: InferenceConfig | Mapping[str, Any] | None = None) -> None:
         loaded = load_for_inference(weights, key, network)
@@ -93,9 +93,9 @@ class Denoiser:
         self.device = choose_device(device)
         check_choice(precision, PRECISIONS, 'precision')
         capabilities = capabilities_of(self.net)
-        native = precision != 'auto' or capabilities.half_precision
-        self.dtype = choose_dtype(precision if native else 'fp32', self.device)
-        self.net.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        is_safe = precision != 'auto' or capabilities.half_precision
+        self.dtype = choose_dtype(precision if is_safe else 'fp32', self.device)
+        self.net.to(self.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         grid = capabilities.multiple_of
         if tile < 0 or tile % grid or overlap < 0 or overlap % grid:
             raise UserError(f'tile and overlap: expected multiples of {grid}, got {tile} and {overlap}')

@@ -1,4 +1,4 @@
-"""A trained network as a file that runs without torch."""
+"""Export of a trained network to ONNX."""
 from __future__ import annotations
 
 import os
@@ -12,7 +12,7 @@ from basicsr_sassid.utils.errors import UserError
 
 
 class _UnitRange(nn.Module):
-    """The network for images in [0, 1]."""
+    """A network of grey levels, applied to images in [0, 1]."""
 
     def __init__(self, net: nn.Module, img_range: float) -> None:
         super().__init__()
@@ -22,15 +22,15 @@ class _UnitRange(nn.Module):
         return self.net(lq * self.img_range) / self.img_range
 
 
-def export_onnx(weights: str | os.PathLike, output: str | os.PathLike) -> None:
+def export_onnx(weights: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
     """Write a network as ONNX: ``lq`` (N, 3, H, W) float32 RGB in [0, 1] -> ``result``, likewise; any N, H and W.
 
     Args:
         weights: see :class:`Denoiser`.
-        output: ``*.onnx``; the weights are inside.
+        output: file to write, ``*.onnx``, with the weights inside.
 
     Raises:
-        UserError: the weights do not load; onnx is not installed; it cannot be written.
+        UserError: the weights do not load; onnx is not installed; the file cannot be written.
     """
     denoise = Denoiser(weights, 'cpu', precision='fp32')
     try:
@@ -45,5 +45,6 @@ def export_onnx(weights: str | os.PathLike, output: str | os.PathLike) -> None:
     program = torch.onnx.export(net, (example,), input_names=['lq'], output_names=['result'], dynamo=True,
                                 dynamic_shapes={'lq': dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)},
                                 verbose=False)
+    assert program is not None  # dynamo=True returns a program
     with atomic_write(output) as partial:
         program.save(partial)

@@ -1,4 +1,4 @@
-"""A denoiser that needs no training: shrinkage of local spectra against the measured spectrum of the noise."""
+"""Spectral denoiser, classical: shrinkage of block DCT coefficients by the measured power spectrum of the noise."""
 from __future__ import annotations
 
 import numpy as np
@@ -14,25 +14,26 @@ BLOCK = 16  # pixels a side of a local spectrum
 _STRIDE = 4
 _SCALES = 3
 _THRESHOLD = 3.2  # standard deviations of a coefficient's noise
-_COARSE_SHARE = 0.4  # of a coarser scale's frequencies that replace the finer one's
-_TILE, _MARGIN = 512, 64
+_COARSE_BAND = 0.4  # fraction of a coarser scale's frequencies that replace the finer scale's
+TILE, _OVERLAP = 512, 64  # pixels
 _GRID = 64  # of the power spectrum
-# luminance and two differences of colour, orthonormal: what a photograph's channels share is in the first
+# luminance and two differences of colour, orthonormal: a photograph's channels differ little, so most is in the first
 _OPPONENT = np.linalg.qr(np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], float).T)[0].T.astype(np.float32)
 
 
 class SpectralDenoiser:
     """Denoise images whose noise was measured. A classical method, on NumPy, SciPy and OpenCV.
 
-    Every pixel is divided by the noise's standard deviation at its intensity; overlapping 16x16 blocks of luminance and
-    colour differences are transformed by a DCT, whose coefficients are compared with the power that the noise's
-    correlation gives them: first by a threshold, then by a Wiener filter that takes the first result for the signal.
-    Three scales, the low frequencies of each from the coarser one.
+    Every pixel is divided by the noise's standard deviation at its intensity. Overlapping 16x16 blocks of luminance and
+    colour differences are transformed by a DCT, whose coefficients are compared with the noise's power in them, which
+    follows from its correlation: first by a threshold, then by a Wiener filter whose signal power is that of the first
+    result. There are three scales; the low frequencies of each are taken from the coarser one.
 
     Args:
         noise: of :func:`estimate_noise`, from this image or from others like it.
-        adapt: measure the level anew in each image (its ISO), keeping the shape of ``noise``.
+        adapt: measure the noise gain (the ISO) in each image, keeping the shape of ``noise``.
         strength: factor on the noise's standard deviation.
+        tile: side of the tiles in which an image is denoised, pixels.
 
     Example:
         >>> from basicsr_sassid import estimate_noise
@@ -43,8 +44,8 @@ class SpectralDenoiser:
         True
     """
 
-    def __init__(self, noise: NoiseModel, adapt: bool = True, strength: float = 1.) -> None:
-        self.noise, self.adapt, self.strength = noise, adapt, strength
+    def __init__(self, noise: NoiseModel, adapt: bool = True, strength: float = 1., tile: int = TILE) -> None:
+        self.noise, self.adapt, self.strength, self.tile = noise, adapt, strength, tile
         self.powers = {grey: _block_powers(noise.as_grey() if grey else noise) for grey in (False, True)}
 
     def __call__(self, image: np.ndarray, progress: Progress | None = None) -> np.ndarray:
@@ -70,10 +71,10 @@ class SpectralDenoiser:
             denoised = (self._denoise(rgb, gain, powers) * (white / 255.)).clip(0, white)
             denoised = denoised.mean(axis=2, keepdims=True) if tile.shape[2] == 1 else denoised
             return denoised.round() if white > 1 else denoised
-        return process_tiles(pixels, denoise_tile, _TILE, _MARGIN, progress=progress).reshape(image.shape)
+        return process_tiles(pixels, denoise_tile, self.tile, _OVERLAP, progress=progress).reshape(image.shape)
 
     def _denoise(self, rgb: np.ndarray, gain: np.ndarray, powers: list[np.ndarray]) -> np.ndarray:
-        """(H, W, 3), grey levels. The noise is made alike everywhere, then taken out, then all is scaled back."""
+        """(H, W, 3), grey levels: scale the noise to variance 1 everywhere, denoise, scale back."""
         height, width = rgb.shape[:2]
         unit = 2 ** (_SCALES - 1) * _STRIDE
         least = 2 ** (_SCALES - 1) * BLOCK  # a block at the coarsest scale
@@ -94,14 +95,14 @@ def _block_powers(noise: NoiseModel) -> list[np.ndarray]:
     basis[0] = np.sqrt(1 / BLOCK)
     lags = np.stack([np.correlate(row, row, 'full') for row in basis])  # (16, 31): of each basis function with itself
     opponent = np.einsum('kc,kd,cdyx->kyx', _OPPONENT, _OPPONENT, noise.cross_correlation)
-    whole = np.zeros((3, _GRID, _GRID))
-    whole[:, :2 * MAX_LAG + 1, :2 * MAX_LAG + 1] = opponent
-    spectrum = np.fft.fft2(np.roll(whole, (-MAX_LAG, -MAX_LAG), axis=(1, 2))).real.clip(0)
-    powers = []
+    on_grid = np.zeros((3, _GRID, _GRID))
+    on_grid[:, :2 * MAX_LAG + 1, :2 * MAX_LAG + 1] = opponent
+    spectrum = np.fft.fft2(np.roll(on_grid, (-MAX_LAG, -MAX_LAG), axis=(1, 2))).real.clip(0)
+    powers: list[np.ndarray] = []
     for _ in range(_SCALES):
         covariance = np.fft.fftshift(np.fft.ifft2(spectrum).real, axes=(1, 2))
         middle = covariance.shape[1] // 2
-        if middle < BLOCK:  # a coarse scale's noise is all but white: what is further away is nothing
+        if middle < BLOCK:  # a coarse scale's noise is all but white: zero further away
             covariance = np.pad(covariance, ((0, 0), *[(BLOCK - middle, BLOCK - middle)] * 2))
             middle = BLOCK
         near = covariance[:, middle - BLOCK + 1:middle + BLOCK, middle - BLOCK + 1:middle + BLOCK]
@@ -114,44 +115,53 @@ def _block_powers(noise: NoiseModel) -> list[np.ndarray]:
 
 def _multiscale(plane: np.ndarray, powers: list[np.ndarray]) -> np.ndarray:
     """(H, W), sides multiples of 4 * 2^(scales - 1), denoised at this scale and the coarser ones."""
-    clean = _two_steps(plane, powers[0])
+    clean = _threshold_then_wiener(plane, powers[0])
     if len(powers) == 1:
         return clean
     height, width = (side // 2 for side in plane.shape)
-    spectrum = fft.dctn(clean, norm='ortho')
-    coarse = fft.idctn(fft.dctn(plane, norm='ortho')[:height, :width], norm='ortho') / 2
-    coarse = fft.dctn(_multiscale(coarse, powers[1:]), norm='ortho') * 2
-    low = tuple(slice(0, int(_COARSE_SHARE * side)) for side in (height, width))
-    spectrum[low] = coarse[low]
-    return fft.idctn(spectrum, norm='ortho')
+    spectrum = _dct(clean)
+    coarse = _inverse_dct(_dct(plane)[:height, :width]) / 2
+    coarse_spectrum = _dct(_multiscale(coarse, powers[1:])) * 2
+    low = tuple(slice(0, int(_COARSE_BAND * side)) for side in (height, width))
+    spectrum[low] = coarse_spectrum[low]
+    return _inverse_dct(spectrum)
 
 
-def _two_steps(plane: np.ndarray, power: np.ndarray) -> np.ndarray:
+def _threshold_then_wiener(plane: np.ndarray, power: np.ndarray) -> np.ndarray:
     noisy = _spectra(plane)
-    kept = np.abs(noisy) > _THRESHOLD * np.sqrt(power)
-    kept[..., 0, 0] = True
-    first = _joined(noisy * kept, 1 / (kept * power).sum(axis=(-1, -2)), plane.shape)
+    significant = np.abs(noisy) > _THRESHOLD * np.sqrt(power)
+    significant[..., 0, 0] = True
+    first = _overlap_add(noisy * significant, 1 / (significant * power).sum(axis=(-1, -2)), plane.shape)
     signal = _spectra(first) ** 2
     gain = signal / (signal + power)
-    return _joined(noisy * gain, 1 / (gain ** 2 * power).sum(axis=(-1, -2)).clip(1e-6), plane.shape)
+    return _overlap_add(noisy * gain, 1 / (gain ** 2 * power).sum(axis=(-1, -2)).clip(1e-6), plane.shape)
 
 
 def _spectra(plane: np.ndarray) -> np.ndarray:
     """(rows, columns, 16, 16): DCT of every block."""
     blocks = np.lib.stride_tricks.sliding_window_view(plane, (BLOCK, BLOCK))[::_STRIDE, ::_STRIDE]
-    return fft.dctn(blocks, axes=(-2, -1), norm='ortho')
+    return _dct(blocks)
 
 
-def _joined(spectra: np.ndarray, weights: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The weighed mean of overlapping blocks, back in their places."""
-    blocks = fft.idctn(spectra, axes=(-2, -1), norm='ortho') * weights[..., None, None]
+def _overlap_add(spectra: np.ndarray, weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Transform blocks back and average them where they overlap, weighted: (rows, columns, 16, 16) -> ``shape``."""
+    blocks = _inverse_dct(spectra) * weights[..., None, None]
     total, weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     phases = BLOCK // _STRIDE
     for top in range(phases):
         for left in range(phases):  # blocks of one phase lie side by side
-            some = blocks[top::phases, left::phases]
-            rows, columns = some.shape[0] * BLOCK, some.shape[1] * BLOCK
-            place = (slice(top * _STRIDE, top * _STRIDE + rows), slice(left * _STRIDE, left * _STRIDE + columns))
-            total[place] += some.transpose(0, 2, 1, 3).reshape(rows, columns)
-            weight[place] += weights[top::phases, left::phases].repeat(BLOCK, 0).repeat(BLOCK, 1)
+            subset = blocks[top::phases, left::phases]
+            rows, columns = subset.shape[0] * BLOCK, subset.shape[1] * BLOCK
+            box = (slice(top * _STRIDE, top * _STRIDE + rows), slice(left * _STRIDE, left * _STRIDE + columns))
+            total[box] += subset.transpose(0, 2, 1, 3).reshape(rows, columns)
+            weight[box] += weights[top::phases, left::phases].repeat(BLOCK, 0).repeat(BLOCK, 1)
     return total / weight
+
+
+def _dct(x: np.ndarray) -> np.ndarray:
+    """Orthonormal DCT over the last two axes."""
+    return np.asarray(fft.dctn(x, axes=(-2, -1), norm='ortho'))
+
+
+def _inverse_dct(x: np.ndarray) -> np.ndarray:
+    return np.asarray(fft.idctn(x, axes=(-2, -1), norm='ortho'))

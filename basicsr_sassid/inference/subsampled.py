@@ -1,4 +1,4 @@
-"""How a network that was trained on sub-images or masked images denoises whole ones: PD, masks, refinement."""
+"""Inference of networks that were trained on sub-images or masked images: PD, masks, refinement."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

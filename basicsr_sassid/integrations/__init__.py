@@ -1,1 +1,1 @@
-"""Networks of this package inside other programs."""
+"""Networks of this package in other programs."""

@@ -7,7 +7,7 @@ Two ways in:
 * :func:`load` reads one file with this package's own reader and returns spandrel's descriptor.
 
 Limit of ``ModelLoader``: it passes on the state dict alone, without the ``img_range``, ``network`` and ``inference``
-that a file of this package also holds. What the state dict cannot tell is refused with spandrel's
+that a file of this package also holds. What the state dict does not determine is refused with spandrel's
 ``UnsupportedModelError``, whose message names :func:`load`:
 
 * The value of white for the network, 255 or 1. ``ModelLoader`` assumes 255, as SASSID trains, and first runs the
@@ -15,7 +15,7 @@ that a file of this package also holds. What the state dict cannot tell is refus
   :mod:`basicsr_sassid.integrations.spandrel_arch`).
 * ``blind_size`` of a BNN, and the passes of a DBSNl (AP-BSN, SDAP): both networks are refused.
 
-One case remains that no state dict shows: a DenoisingUNet trained by AMSNetModel with ``img_range: 255`` (its option
+One case remains undetected: a DenoisingUNet trained by AMSNetModel with ``img_range: 255`` (its option
 files set 1) is meant for several passes and runs in one. :func:`load` refuses it.
 """
 from __future__ import annotations
@@ -58,7 +58,7 @@ def install() -> list[ArchSupport]:
                              ignore_duplicates=True)
 
 
-def load(path: str | os.PathLike, key: str | None = None, img_range: float | None = None
+def load(path: str | os.PathLike[str], key: str | None = None, img_range: float | None = None
          ) -> ImageModelDescriptor[UnitRangeNetwork]:
     """Load a file of this package as spandrel's descriptor, with the network and the range that the file states.
 
@@ -75,7 +75,7 @@ def load(path: str | os.PathLike, key: str | None = None, img_range: float | Non
 
     Raises:
         UserError: spandrel is not installed; the file is missing or damaged, or its network is none of the four; the
-            network is used in several passes; the range cannot be told.
+            network is used in several passes; the range is unknown.
     """
     _require_spandrel()
     from basicsr_sassid.integrations.spandrel_arch import (

@@ -21,8 +21,8 @@ _GREY_LEVELS = 255
 # or less from 700 on; the same in [0, 1]: 0.7 to 57.
 _MAX_ERROR = 0.25
 _REFUSED = {
-    'BNN': 'the weights of a BNN do not tell its blind_size',
-    'DBSNl': 'the weights of a DBSNl do not tell in which passes and which range it is used (AP-BSN, SDAP)'}
+    'BNN': 'the weights of a BNN do not determine its blind_size',
+    'DBSNl': 'the weights of a DBSNl do not determine its passes and its range (AP-BSN, SDAP)'}
 _USE_LOAD = 'basicsr_sassid.integrations.spandrel.load(path) reads from the file how its network is used.'
 
 
@@ -52,7 +52,7 @@ class SassidArchitecture(Architecture[UnitRangeNetwork]):
     """One class of networks of this package: it recognises state dicts of that class, loads and describes them.
 
     Args:
-        kind: a name in ``NETWORKS``.
+        kind: class name, a key of ``NETWORKS``.
     """
 
     def __init__(self, kind: str) -> None:
@@ -64,7 +64,7 @@ class SassidArchitecture(Architecture[UnitRangeNetwork]):
         """Load a state dict, under this package's or the SASSID authors' names, for grey levels in [0, 255].
 
         Raises:
-            UnsupportedModelError: the state dict does not tell how the network is used.
+            UnsupportedModelError: the state dict does not determine how the network is used.
         """
         if self.kind in _REFUSED:
             raise UnsupportedModelError(f'{_REFUSED[self.kind]}. {_USE_LOAD}')
@@ -87,7 +87,7 @@ class SassidArchitecture(Architecture[UnitRangeNetwork]):
 
 def _tiling(net: nn.Module) -> ModelTiling:
     if any(isinstance(module, nn.AdaptiveAvgPool2d) for module in net.modules()):
-        return ModelTiling.INTERNAL  # spandrel's word for "do not tile": channel attention averages over the input
+        return ModelTiling.INTERNAL  # spandrel's value for "do not tile": channel attention averages over the input
     # a U-Net tile equals the whole image if it starts on the pooling grid and reads 128 pixels on each side; programs
     # that tile read fewer
     return ModelTiling.DISCOURAGED if isinstance(net, (DenoisingUNet, BNN)) else ModelTiling.SUPPORTED
@@ -128,7 +128,7 @@ def range_problem(net: UnitRangeNetwork) -> str | None:
         return ('In one pass and in grey levels [0, 255] this network does not return a test image: it is untrained, '
                 'or made for another range or for several passes.')
     if also_returned and (in_grey_levels - in_unit_range).abs().max() * 255 > 1:
-        return 'The weights do not tell whether this network works in grey levels [0, 255] or in [0, 1].'
+        return 'The weights do not determine whether this network works in grey levels [0, 255] or in [0, 1].'
     return None
 
 
@@ -143,7 +143,7 @@ def _test_image(channels: int) -> tuple[Tensor, Tensor]:
 def _fitting_options(state: Mapping[str, Any]) -> dict[str, Any]:
     """Option block of the network whose names and shapes are exactly those of the state dict; ``{}`` if there is none.
 
-    Exact, since names such as ``stem.0.weight`` and ``head.weight`` occur in networks of others too.
+    The match is exact, since names such as ``stem.0.weight`` and ``head.weight`` occur in other networks too.
     """
     if not all(isinstance(value, Tensor) for value in state.values()):
         return {}
@@ -152,14 +152,13 @@ def _fitting_options(state: Mapping[str, Any]) -> dict[str, Any]:
         block: dict[str, Any] = dict(infer_network_options(state) or {})
         if not block:
             return {}
-        if block.get('channel_attention'):
-            block['reduction'] = block['dim'] // state['blocks.0.gate.1.weight'].shape[0]
         with torch.device('meta'):
-            own = _build(block).state_dict()
-    except (KeyError, ValueError, ZeroDivisionError):  # names as ours, shapes not
+            expected = _build(block).state_dict()
+    except (KeyError, ValueError, ZeroDivisionError):  # the names of this package, other shapes
         return {}
-    same = own.keys() == state.keys() and all(own[name].shape == value.shape for name, value in state.items())
-    return block if same else {}
+    fits = expected.keys() == state.keys() and all(expected[name].shape == value.shape
+                                                   for name, value in state.items())
+    return block if fits else {}
 
 
 def _build(block: Mapping[str, Any]) -> nn.Module:

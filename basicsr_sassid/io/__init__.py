@@ -1,1 +1,1 @@
-"""Files: bytes in, bytes out."""
+"""Reading and writing of files: photographs, weights, MATLAB arrays, LMDBs; atomic writes."""

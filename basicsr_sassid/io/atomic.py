@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from basicsr_sassid.utils.errors import UserError
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
     """Yield a temporary path beside ``path``; rename it to ``path``, flushed to disk, when the block succeeds.
 
     Raises:
@@ -47,7 +47,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_json(content: Any, path: str | os.PathLike[str], indent: int | None = None) -> None:
-    """Write JSON atomically; values that JSON lacks are written as strings. See :func:`atomic_write` for the errors."""
+    """Write JSON atomically, values of other types as strings. See :func:`atomic_write` for the errors."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(content, indent=indent, default=str), encoding='utf-8')
 

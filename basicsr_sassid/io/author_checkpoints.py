@@ -1,22 +1,25 @@
-"""Authors' checkpoints under our names: SASSID's (BNN.pth, LAN.pth, UNet.pth: bare state dicts), and those of AP-BSN
-(``model_weight.denoiser.bsn.*``), SDAP (a bare state dict with masks) and AMSNet (Lightning, ``net.dn.branches.0.*``).
+"""Authors' checkpoints under this package's names: SASSID's (BNN.pth, LAN.pth, UNet.pth: bare state dicts), AP-BSN's
+(``model_weight.denoiser.bsn.*``), SDAP's (a bare state dict with masks) and AMSNet's (Lightning,
+``net.dn.branches.0.*``).
 
-Only names and shapes are known here; no weights come with the package (SASSID's are under GPL-3.0).
+Only names and shapes are stated here; no weights come with the package (SASSID's are under GPL-3.0).
 """
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 from torch import Tensor
 
 _BRANCH = 'net.dn.branches.0.'
 _LAN_HEAD = re.compile(r'conv\.(\d+)\.weight')
+_REDUCTION = 16  # of a LAN's channel attention, by default
 _DILATED = re.compile(r'branch1\.body\.\d+\.body\.0\.weight')
 
 
 def convert_author_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the authors' keys to ours; any other state dict comes back as it is.
+    """Rename the SASSID authors' keys to this package's; any other state dict is returned unchanged.
 
     Raises:
         ValueError: the two copies of the BNN's last layer differ.
@@ -29,21 +32,26 @@ def convert_author_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unwrap_checkpoint(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The state dict inside a peer's checkpoint, and how its network is used: ``img_range``, ``inference``.
+    """The state dict inside a checkpoint of AP-BSN, SDAP or AMSNet, and its settings: ``img_range``, ``inference``.
 
-    A file that is none of theirs comes back as it is, with nothing to say of its use.
+    The content of any other file is returned unchanged, with no settings.
     """
-    inner = content.get('model_weight')
-    if isinstance(inner, dict) and isinstance(inner.get('denoiser'), dict):  # AP-BSN
-        return _without(inner['denoiser'], 'bsn.'), {'img_range': 255, 'inference': {
+    denoiser = _block(_block(content, 'model_weight'), 'denoiser')
+    if denoiser is not None:  # AP-BSN
+        return _without(denoiser, 'bsn.'), {'img_range': 255, 'inference': {
             'pd_b': 2, 'pd_pad': 2, 'refinement': 'r3', 'per_channel': True}}
-    inner = content.get('state_dict')
-    if isinstance(inner, dict) and any(_BRANCH in name for name in inner):  # AMSNet
-        return _without({name: value for name, value in inner.items() if _BRANCH in name}, _BRANCH), {
+    branches = {name: value for name, value in (_block(content, 'state_dict') or {}).items() if _BRANCH in name}
+    if branches:  # AMSNet
+        return _without(branches, _BRANCH), {
             'img_range': 1, 'inference': {'pd_b': 2, 'num_masks': 2, 'refinement': 'r3'}}
-    if any(name.endswith('branch1.body.0.mask') for name in content):  # SDAP: ours keep no mask
+    if any(name.endswith('branch1.body.0.mask') for name in content):  # SDAP; this package stores no mask
         return _without(content, ''), {'img_range': 1, 'inference': {'pd_b': 2, 'refinement': 'second_pass'}}
     return content, {}
+
+
+def _block(content: dict[str, Any] | None, key: str) -> dict[str, Any] | None:
+    block = (content or {}).get(key)
+    return cast('dict[str, Any]', block) if isinstance(block, dict) else None
 
 
 def _without(state: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -52,7 +60,7 @@ def _without(state: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _unet_or_bnn(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    renamed = {}
+    renamed: dict[str, Tensor] = {}
     is_bnn = 'output_block.0.weight' in state
     for name, value in state.items():
         match = re.fullmatch(r'(encode|decode)_block_(\d)\.(.+)', name)
@@ -61,9 +69,9 @@ def _unet_or_bnn(state: dict[str, Tensor]) -> dict[str, Tensor]:
             # the decoder counts down to the finest level
             renamed[f'trunk.{side}.{int(number) - 1 if side == "encode" else 5 - int(number)}.{rest}'] = value
         elif name.startswith('output_block.4.'):
-            twin = state.get('output_conv.' + name.rsplit('.', 1)[1])  # the same layer under two names
-            if twin is not None and not value.equal(twin):
-                raise ValueError(f'{name} and its twin in output_conv differ')
+            copy = state.get('output_conv.' + name.rsplit('.', 1)[1])  # the same layer under two names
+            if copy is not None and not value.equal(copy):
+                raise ValueError(f'{name} and its copy in output_conv differ')
             renamed['head.' + name.rsplit('.', 1)[1]] = value
         elif name.startswith('output_block.'):
             renamed['fuse.' + name.removeprefix('output_block.')] = value
@@ -78,7 +86,7 @@ def _unet_or_bnn(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _lan(state: dict[str, Tensor]) -> dict[str, Tensor]:
     head = max(int(match[1]) for match in map(_LAN_HEAD.fullmatch, state) if match)
     nested = f'conv.{head - 1}.'
-    renamed = {}
+    renamed: dict[str, Tensor] = {}
     for name, value in state.items():
         new = name
         if name.startswith(f'conv.{head}.'):
@@ -96,8 +104,8 @@ def _lan(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def infer_network_options(state: dict[str, Tensor]) -> dict[str, object] | None:
-    """The option block of the network that a state dict (under our names) belongs to; None if it is none of ours."""
+def infer_network_options(state: Mapping[str, Tensor]) -> dict[str, object] | None:
+    """Option block of the network that a state dict (under this package's names) belongs to; None if there is none."""
     if 'trunk.encode.0.0.weight' in state and 'head.weight' in state:
         dim, num_in_ch = state['trunk.encode.0.0.weight'].shape[:2]
         kind = 'BNN' if 'fuse.0.weight' in state else 'DenoisingUNet'
@@ -110,15 +118,20 @@ def infer_network_options(state: dict[str, Tensor]) -> dict[str, object] | None:
                 'num_module': sum(bool(_DILATED.fullmatch(name)) for name in state)}
     else:
         return None
-    block = {'type': kind, 'num_in_ch': num_in_ch, 'num_out_ch': state['head.weight'].shape[0], 'dim': dim}
+    block: dict[str, object] = {'type': kind, 'num_in_ch': num_in_ch, 'num_out_ch': state['head.weight'].shape[0],
+                                'dim': dim}
     if kind == 'LAN':
         block['receptive_size'] = 2 * sum(name.startswith('stem.') and name.endswith('.weight') for name in state) - 1
         block['num_block'] = len({name.split('.')[1] for name in state if name.startswith('blocks.')})
-        block['channel_attention'] = 'blocks.0.gate.1.weight' in state
+        squeeze = state.get('blocks.0.gate.1.weight')
+        block['channel_attention'] = squeeze is not None
+        if squeeze is not None and len(squeeze) != max(dim // _REDUCTION, 1):
+            block['reduction'] = dim // max(len(squeeze), 1)
     return block
 
 
-def describe_state(state: dict[str, Tensor]) -> str:
+def describe_state(state: Mapping[str, Tensor]) -> str:
+    """The network that a state dict belongs to, for messages."""
     block = infer_network_options(state)
     if block is None:
         return f'another network ({len(state)} tensors: {", ".join(list(state)[:3])}, ...)'

@@ -1,4 +1,4 @@
-"""Files that are not read here, RAW photographs, videos and other formats, and how to convert them."""
+"""Unsupported files (RAW photographs, videos, other formats) and how to convert them."""
 from __future__ import annotations
 
 import os
@@ -12,13 +12,14 @@ _VIDEO = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.mts', '.webm', '.wmv
 _OTHER = ('.avif', '.exr', '.gif', '.heic', '.heif', '.hdr', '.jp2', '.jxl', '.psd', '.xcf')
 
 
-def list_foreign(folder: str | os.PathLike) -> dict[str, str]:
-    """The RAW files, videos and other pictures below ``folder`` that are not read here, with what to do."""
+def list_foreign(folder: str | os.PathLike[str]) -> dict[str, str]:
+    """The unsupported image and video files below ``folder``, each with how to convert it."""
     files = (path for path in Path(folder).rglob('*') if path.is_file() and not path.name.startswith('.'))
     return {str(path): hint for path in sorted(files) if (hint := conversion_hint(path))}
 
 
 def conversion_hint(path: Path) -> str | None:
+    """How to convert a file of an unsupported format; None for any other file."""
     suffix = path.suffix.lower()
     if suffix in _RAW:
         return f'{path} is a RAW file. Develop it to a 16-bit TIFF first, without noise reduction (darktable-cli ' \
@@ -31,8 +32,8 @@ def conversion_hint(path: Path) -> str | None:
     return None
 
 
-def refuse_foreign(path: str | os.PathLike) -> None:
-    """A RAW file can look like a TIFF: its thumbnail would be read for the photograph."""
+def refuse_foreign(path: str | os.PathLike[str]) -> None:
+    """Raise UserError for an unsupported format. A RAW file can look like a TIFF: its thumbnail would be read."""
     hint = conversion_hint(Path(path))
     if hint:
         raise UserError(hint)

@@ -1,7 +1,7 @@
-"""Photographs as they come: 8 or 16 bit, grey, RGB or with alpha, PNG, JPEG, TIFF, BMP, WebP; whole or refused.
+"""Read and write photographs: 8 or 16 bit, grey, RGB or with alpha, PNG, JPEG, TIFF, BMP, WebP.
 
-Pillow reads and writes what has 8 bits, and checks every file for damage; it knows no 16-bit RGB, which OpenCV (PNG)
-and tifffile (TIFF) do.
+Pillow reads and writes 8-bit files, and checks every file for damage. It does not support 16-bit RGB, for which OpenCV
+(PNG) and tifffile (TIFF) are used. A damaged file is refused.
 """
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import dataclasses
 import io
 import os
 from pathlib import Path
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -24,6 +25,8 @@ _COLOUR_MODES = {'1': 'L', 'L': 'L', 'LA': 'LA', 'P': 'RGBA', 'PA': 'RGBA', 'RGB
                  'YCbCr': 'RGB'}
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # how the files begin
 _ORIENTATION, _ICC = 274, 34675  # TIFF tags
+_JPEG: dict[str, Any] = {'quality': 95, 'subsampling': 0}
+_QUALITY: dict[str, dict[str, Any]] = {'.jpg': _JPEG, '.jpeg': _JPEG, '.webp': {'lossless': True}}
 
 
 @dataclasses.dataclass
@@ -31,7 +34,7 @@ class Photo:
     """One image file in memory.
 
     Attributes:
-        pixels: (H, W, C), uint8 or uint16, C = 1 (grey) or 3 (RGB), as stored: not turned by its EXIF orientation.
+        pixels: (H, W, C), uint8 or uint16, C = 1 (grey) or 3 (RGB), as stored: EXIF orientation is not applied.
         alpha: (H, W) in the dtype of pixels, or None.
         icc: ICC profile, or None.
         exif: EXIF block, or None.
@@ -52,28 +55,29 @@ class Photo:
         return rgb.astype(np.float32) / self.white
 
 
-def list_images(folder: str | os.PathLike) -> list[Path]:
+def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """All image files below ``folder``, hidden ones left out, sorted."""
     folder = Path(folder)
     return sorted(path for path in folder.rglob('*') if path.suffix.lower() in EXTENSIONS and path.is_file()
                   and not any(part.startswith('.') for part in path.relative_to(folder).parts))
 
 
-def image_size(path: str | os.PathLike) -> tuple[int, int]:
-    """(height, width) from the file's header. Raises UserError if it is no readable image."""
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width) from the file's header. Raises UserError if the file is no readable image."""
     refuse_foreign(path)
     try:
         if Path(path).suffix.lower() in ('.tif', '.tiff'):
             with tifffile.TiffFile(path) as tiff:
-                return tiff.pages[0].imagelength, tiff.pages[0].imagewidth
+                page: Any = tiff.pages[0]
+                return page.imagelength, page.imagewidth
         with Image.open(path) as image:
             return image.height, image.width
     except Exception as error:  # as in decode_photo
         raise UserError(f'cannot read {path}: {_reason(error)}. Repair it or take it out of the folder.') from error
 
 
-def read_photo(path: str | os.PathLike) -> Photo:
-    """Read an image file. Raises UserError if it is missing, damaged, cut off or of a kind not known here."""
+def read_photo(path: str | os.PathLike[str]) -> Photo:
+    """Read an image file. Raises UserError if it is missing, damaged, cut off or of an unsupported kind."""
     refuse_foreign(path)
     try:
         content = Path(path).read_bytes()
@@ -106,8 +110,8 @@ def _decode(content: bytes) -> Photo:
     with Image.open(io.BytesIO(content)) as image:
         icc, exif = image.info.get('icc_profile'), image.info.get('exif')
         if image.format == 'PNG' and content[24] == 16:  # IHDR's bit depth
-            image.load()  # Pillow cannot give 16-bit RGB, but it finds damage that OpenCV passes over
-            pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+            image.load()  # Pillow does not support 16-bit RGB, but it finds damage that OpenCV passes over
+            pixels = cast(np.ndarray, cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED))
             if pixels.ndim == 3:
                 pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
         else:
@@ -122,7 +126,7 @@ def _decode(content: bytes) -> Photo:
 
 def _decode_tiff(content: bytes) -> Photo:
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
-        page = tiff.pages[0]
+        page: Any = tiff.pages[0]
         pixels = page.asarray()
         orientation, icc = page.tags.get(_ORIENTATION), page.tags.get(_ICC)
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
@@ -151,13 +155,13 @@ def _split_alpha(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return pixels, None
 
 
-def write_photo(photo: Photo, path: str | os.PathLike) -> None:
+def write_photo(photo: Photo, path: str | os.PathLike[str]) -> None:
     """Write a photo with its alpha, ICC profile and EXIF block; the extension of ``path`` gives the format.
 
-    JPEG is written at quality 95 without chroma subsampling. The file is whole or not there.
+    JPEG is written at quality 95 without chroma subsampling. The write is atomic.
 
     Raises:
-        UserError: the format cannot hold the photo (16 bits in a JPEG, say), or it cannot be written.
+        UserError: the format does not support the photo (16 bits in a JPEG, say), or the file cannot be written.
     """
     path = Path(path)
     check_writable(photo, path)
@@ -170,13 +174,12 @@ def write_photo(photo: Photo, path: str | os.PathLike) -> None:
             _write_deep_png(photo, pixels, partial)
         else:
             metadata = {key: value for key, value in (('icc_profile', photo.icc), ('exif', photo.exif)) if value}
-            quality = {'quality': 95, 'subsampling': 0} if suffix in ('.jpg', '.jpeg') else {}
-            quality = {'lossless': True} if suffix == '.webp' else quality
-            Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(partial, **metadata, **quality)
+            settings: dict[str, Any] = {**metadata, **_QUALITY.get(suffix, {})}
+            Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(partial, **settings)
 
 
 def check_writable(photo: Photo, path: Path) -> None:
-    """Raise UserError if the format that ``path`` names cannot hold the photo."""
+    """Raise UserError if the format of ``path`` does not support the photo."""
     suffix = path.suffix.lower()
     if suffix not in EXTENSIONS:
         raise UserError(f'cannot write {path}: unknown format {suffix!r}; known: {", ".join(EXTENSIONS)}')
@@ -188,7 +191,7 @@ def check_writable(photo: Photo, path: Path) -> None:
 
 
 def _write_tiff(photo: Photo, pixels: np.ndarray, path: Path) -> None:
-    tags = []
+    tags: list[tuple[int, str, int, int, bool]] = []
     if photo.exif:
         exif = Image.Exif()
         exif.load(photo.exif)
@@ -202,10 +205,11 @@ def _write_tiff(photo: Photo, pixels: np.ndarray, path: Path) -> None:
 
 def _write_deep_png(photo: Photo, pixels: np.ndarray, path: Path) -> None:
     if pixels.shape[2] == 2:
-        raise UserError('16-bit grey with alpha fits no PNG writer here; choose .tif')
+        raise UserError('16-bit grey with alpha cannot be written as PNG; choose .tif')
     if pixels.shape[2] >= 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
-    kinds, blocks = [], []
+    kinds: list[int] = []
+    blocks: list[np.ndarray] = []
     for kind, block in ((cv2.IMAGE_METADATA_ICCP, photo.icc),
                         (cv2.IMAGE_METADATA_EXIF, photo.exif and photo.exif.removeprefix(b'Exif\x00\x00'))):
         if block:

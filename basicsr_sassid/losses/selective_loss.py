@@ -15,7 +15,7 @@ REGIONS = ('flat', 'texture', 'all')
 def local_std(x: Tensor, window: int = 7) -> Tensor:
     """Population standard deviation of the channels' mean in a ``window`` x ``window`` square around each pixel.
 
-    Sums are taken in float64, where E[x^2] - E[x]^2 is exact to 1e-5 grey levels; in float32 it is off by up to 0.16.
+    Computed in float64, where E[x^2] - E[x]^2 is exact to 1e-5 grey levels; in float32 its error reaches 0.16.
 
     Args:
         x: (N, C, H, W), H and W > window // 2; the border is mirrored without its edge.
@@ -41,7 +41,7 @@ def local_std(x: Tensor, window: int = 7) -> Tensor:
 def texture_map(x: Tensor, window: int = 7, lower: float = 1., upper: float = 5., img_range: float = 255.) -> Tensor:
     """The adaptive coefficient alpha (eq. 3): 0.27 where x is flat, 0.5 in between, towards 1 where it is textured.
 
-    To be computed on the BNN's output, never on the noisy image, whose noise would pass for texture.
+    Compute it on the BNN's prediction, never on the noisy image, whose noise would count as texture.
 
     Args:
         x: (N, C, H, W) in [0, img_range].
@@ -57,7 +57,7 @@ def texture_map(x: Tensor, window: int = 7, lower: float = 1., upper: float = 5.
 
 
 class _TextureWeightedLoss(nn.Module):
-    """What the selective losses share: the knobs of alpha."""
+    """Base of the selective losses: the parameters of alpha."""
 
     def __init__(self, loss_weight: float = 1., window: int = 7, lower: float = 1., upper: float = 5.,
                  img_range: float = 255.) -> None:
@@ -68,14 +68,14 @@ class _TextureWeightedLoss(nn.Module):
 
 @LOSS_REGISTRY.register()
 class SelectiveL1Loss(_TextureWeightedLoss):
-    r"""L1 to a target, on the areas where that target can be trusted.
+    r"""L1 to a target, weighted by where the target is reliable.
 
     .. math:: \mathrm{mean}\,(w \cdot |pred - target|), \quad
         w = 1 - \alpha \text{ (flat)},\ \alpha \text{ (texture)},\ 1 \text{ (all)}
 
     with alpha from the target. The mean is over all elements: it is not divided by the sum of w.
 
-    SASSID trains its LAN with it, the target being the BNN's answer. The paper (eq. 4) has ``region: flat``; the
+    SASSID trains its LAN with it; the target is the BNN's prediction. The paper (eq. 4) has ``region: flat``; the
     released code, from which the published figures come as far as is known, has ``region: all``, our default. The
     author: "Either will be ok".
 
@@ -83,7 +83,7 @@ class SelectiveL1Loss(_TextureWeightedLoss):
         region: ``'flat'``, ``'texture'`` or ``'all'``.
         loss_weight: factor of the loss.
         window, lower, upper, img_range: see :func:`texture_map`. From a stock BasicSR model, whose images are in
-            [0, 1], give ``img_range: 1``; with 255 there everything would pass for flat.
+            [0, 1], give ``img_range: 1``; with 255 everything would count as flat.
     """
 
     def __init__(self, region: str = 'all', loss_weight: float = 1., window: int = 7, lower: float = 1.,
@@ -108,7 +108,7 @@ class TwoTeacherL1Loss(_TextureWeightedLoss):
 
     .. math:: \mathrm{mean}\,((1 - \alpha) |pred - flat|) + \mathrm{mean}\,(\alpha |pred - textured|)
 
-    with alpha from ``flat``, the BNN's answer. Paper and released code agree on it.
+    with alpha from ``flat``, the BNN's prediction. Paper and released code agree on it.
 
     Args:
         loss_weight: factor of the loss.

@@ -1,1 +1,1 @@
-"""What the noise of photographs is like, from the noisy photographs alone."""
+"""Noise of photographs, estimated from the noisy photographs alone: model, estimate, survey, posterior, figure."""

@@ -1,4 +1,4 @@
-"""What the noise of photographs is like, from the noisy photographs alone: its level, and how far it is correlated."""
+"""Noise of photographs, estimated from the noisy photographs alone: its sigma by intensity and its correlation."""
 from __future__ import annotations
 
 import dataclasses
@@ -8,37 +8,38 @@ from collections.abc import Iterable
 import numpy as np
 
 from basicsr_sassid.noise.model import MAX_LAG, NoiseModel
-from basicsr_sassid.ops.arrays import is_grey
+from basicsr_sassid.ops.arrays import as_hwc, is_grey, white_level
 from basicsr_sassid.utils.errors import UserError
+from basicsr_sassid.utils.sequences import evenly_spaced
 
-PATCH = 32  # side of the squares in which noise is looked for
-_FLATTEST = 0.2  # share of an image's squares, and of those of one intensity
-_SMOOTHEST = 0.03  # share of an image's squares that are flat for certain
-_MOST_SQUARES = 4000  # looked at in an image, evenly spaced
-_MOST_FLAT = 400  # kept of an image
-_MOST_CORRELATED = 6000  # squares whose correlation is computed, evenly spaced
-_CLIPPED = (0.01, 0.1)  # share of an image's pixels at black or white: as few as can be had
-_SATURATED = 0.5  # the share that leaves no noise to measure
-_BINS = 16
+PATCH = 32  # side of the patches in which noise is measured, pixels
+_FLATTEST = 0.2  # fraction of an image's patches, and of those of one intensity
+_SMOOTHEST = 0.03  # fraction of an image's patches that are flat for certain
+_MOST_CANDIDATES = 4000  # patches of an image that are considered, evenly spaced
+_MOST_FLAT = 400  # flat patches that an image contributes
+_MOST_CORRELATED = 6000  # patches whose correlation is computed, evenly spaced
+_CLIPPED = (0.01, 0.1)  # tiers of the fraction of a patch's pixels at black or white: the lowest tier is used
+_SATURATED = 0.5  # fraction of such pixels that leaves no noise to measure
+_BINS = 16  # of intensity
 _LAGS = 2 * MAX_LAG + 1
 
 
 def estimate_noise(images: Iterable[np.ndarray]) -> NoiseModel:
     """Measure the noise of photographs that were taken and processed alike, without clean versions.
 
-    In each image the 32x32 squares with the least variance are taken for flat (at most a fifth, clipped ones aside).
-    What a quadratic surface leaves of them is noise. The surface takes some of the noise with it, which lowers the
-    autocorrelation by a constant; it is brought back by letting it end at zero, 7 and 8 pixels away. The level at an
-    intensity is that of the flattest fifth of the squares of this intensity.
+    In each image the 32x32 patches with the least variance count as flat (at most a fifth, clipped ones aside). The
+    residual of a quadratic surface fitted to a patch is noise. The surface absorbs some of the noise, which lowers the
+    autocorrelation by a constant; the constant is chosen so that the autocorrelation is zero at distances of 7 and 8
+    pixels. Sigma at an intensity is that of the flattest fifth of the patches of this intensity.
 
     Args:
-        images: (H, W) or (H, W, 3) RGB, uint8, uint16, or float in [0, 1], both sides 32 or more.
+        images: (H, W), (H, W, 1) or (H, W, 3) RGB, uint8, uint16, or float in [0, 1], both sides 32 or more.
 
     Returns:
         The noise of all images together.
 
     Raises:
-        UserError: no image; none has a square that is not clipped; an image is too small or of another shape.
+        UserError: no image; every patch is clipped; an image is too small or of another shape.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -52,7 +53,7 @@ def estimate_noise(images: Iterable[np.ndarray]) -> NoiseModel:
 
 @dataclasses.dataclass(frozen=True)
 class FlatPatches:
-    """The flat squares of one image.
+    """The flat patches of one image.
 
     Attributes:
         residual: (n, 32, 32, 3), the flattest fifth without their surfaces, in grey levels.
@@ -69,105 +70,130 @@ class FlatPatches:
 
 
 def find_flat_patches(image: np.ndarray) -> FlatPatches:
-    """Where the noise of one image shows. Raises UserError for a shape that :func:`estimate_noise` does not take."""
+    """Find the patches whose variance is noise. Raises UserError as :func:`estimate_noise` does."""
     pixels = _as_grey_levels(image)
-    step = max(PATCH // 2, math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / _MOST_SQUARES)))
-    windows = np.lib.stride_tricks.sliding_window_view(pixels, (PATCH, PATCH), axis=(0, 1))[::step, ::step]
-    squares = windows.reshape(-1, 3, PATCH * PATCH)
-    count = max(int(_FLATTEST * len(squares)), 1)
-    clipped = ((squares <= 1) | (squares >= 254)).mean(axis=2)
+    patches = _evenly_spaced_patches(pixels)
+    num_candidates = max(int(_FLATTEST * len(patches)), 1)
+    clipped = ((patches <= 1) | (patches >= 254)).mean(axis=2)
     usable = np.median(clipped, axis=1) < _SATURATED
-    squares, clipped = squares[usable], clipped[usable]
-    if len(squares) == 0:
+    patches, clipped = patches[usable], clipped[usable]
+    if len(patches) == 0:
         return FlatPatches(np.empty((0, PATCH, PATCH, 3), np.float32), *np.empty((2, 0, 3), np.float32))
-    basis = _surface_basis()
-    single = basis.astype(np.float32)
-    residual = squares - squares @ single @ single.T
+    basis = surface_basis()
+    residual = _residual(patches, basis)
     if is_grey(pixels):  # a product may round equal rows apart (OpenBLAS's kernel for Prescott does)
         residual[:] = residual[:, :1]
-    mean = squares.mean(axis=1, dtype=np.float64)
-    # of the channels' mean: where detail shows most. In double precision: many squares are nearly as flat as the next
-    # one, and which of them are kept must not turn on how a processor's float32 product rounds
-    roughness = ((mean - mean @ basis @ basis.T) ** 2).mean(axis=1)
-    # clipping cuts the noise: such squares are for dark photographs, which have no others
-    tier = np.searchsorted(_CLIPPED, clipped.mean(axis=1), 'right')
-    flattest = np.lexsort((roughness, tier))[:count]
-    flattest = flattest[tier[flattest] == tier[flattest[0]]]
-    smooth = roughness[flattest[int(_SMOOTHEST / _FLATTEST * len(flattest))]]
-    flattest = flattest[roughness[flattest] <= 1.5 * smooth]  # as pure noise is alike, and texture is not
-    flattest = flattest[::math.ceil(len(flattest) / _MOST_FLAT)]
-    means = squares.mean(axis=2)
+    roughness = _roughness(patches, basis)
+    flattest = _flattest(roughness, clipped, num_candidates)
+    means = patches.mean(axis=2)
     variances = np.where(clipped < _SATURATED, residual.var(axis=2), np.nan)
-    bins = _bins(means.mean(axis=1))
-    alike = [np.flatnonzero(bins == number) for number in range(_BINS)]
-    levels = np.concatenate([group[np.argsort(roughness[group])[:math.ceil(_FLATTEST * len(group))]]
-                             for group in alike if len(group) >= 5] or [flattest])
-    return FlatPatches(residual[flattest].transpose(0, 2, 1).reshape(-1, PATCH, PATCH, 3), means[levels],
-                       variances[levels])
+    by_intensity = _flattest_by_intensity(roughness, means.mean(axis=1), flattest)
+    return FlatPatches(residual[flattest].transpose(0, 2, 1).reshape(-1, PATCH, PATCH, 3), means[by_intensity],
+                       variances[by_intensity])
 
 
-def pool_patches(parts: Iterable[FlatPatches]) -> NoiseModel:
-    """The noise of all images together. Raises UserError if there is no square."""
-    parts = list(parts)
-    residual = np.concatenate([part.residual for part in parts]) if parts else np.empty(0)
+def _evenly_spaced_patches(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) -> (n, 3, 1024): overlapping patches, at most about 4000."""
+    step = max(PATCH // 2, math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / _MOST_CANDIDATES)))
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (PATCH, PATCH), axis=(0, 1))[::step, ::step]
+    return windows.reshape(-1, 3, PATCH * PATCH)
+
+
+def _residual(patches: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    single = basis.astype(np.float32)
+    return patches - patches @ single @ single.T
+
+
+def _roughness(patches: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """(n,): residual variance of the channels' mean, in which detail is strongest.
+
+    In double precision: many patches are nearly as flat as the next one, and the choice among them must not depend on
+    how a processor rounds a float32 product.
+    """
+    mean = patches.mean(axis=1, dtype=np.float64)
+    return ((mean - mean @ basis @ basis.T) ** 2).mean(axis=1)
+
+
+def _flattest(roughness: np.ndarray, clipped: np.ndarray, num_candidates: int) -> np.ndarray:
+    """Indices of the flat patches of an image, at most 400."""
+    # clipping cuts the noise: such patches are for dark photographs, which have no others
+    tier = np.searchsorted(_CLIPPED, clipped.mean(axis=1), 'right')
+    candidates = np.lexsort((roughness, tier))[:num_candidates]
+    least_clipped = candidates[tier[candidates] == tier[candidates[0]]]
+    certain = roughness[least_clipped[int(_SMOOTHEST / _FLATTEST * len(least_clipped))]]
+    smooth = least_clipped[roughness[least_clipped] <= 1.5 * certain]  # as pure noise is alike, and texture is not
+    return evenly_spaced(smooth, _MOST_FLAT)
+
+
+def _flattest_by_intensity(roughness: np.ndarray, intensity: np.ndarray, flattest: np.ndarray) -> np.ndarray:
+    """Indices of the flattest fifth of each intensity that has five patches; ``flattest`` if none has."""
+    bins = _intensity_bin(intensity)
+    groups = [np.flatnonzero(bins == number) for number in range(_BINS)]
+    subsets = [group[np.argsort(roughness[group])[:math.ceil(_FLATTEST * len(group))]]
+               for group in groups if len(group) >= 5]
+    return np.concatenate(subsets or [flattest])
+
+
+def pool_patches(patches: Iterable[FlatPatches]) -> NoiseModel:
+    """The noise of all images together. Raises UserError if there is no patch."""
+    images = list(patches)
+    residual = np.concatenate([image.residual for image in images]) if images else np.empty(0)
     if len(residual) == 0:
-        raise UserError('noise: no square of 32x32 pixels that is not black or white; there is nothing to measure. '
+        raise UserError('noise: no patch of 32x32 pixels that is not black or white; there is nothing to measure. '
                         'Give other photographs.')
     sigma = np.sqrt(residual.var(axis=(1, 2)).mean(axis=0))
-    levels = {name: _levels([part.means[:, channel] for part in parts], [part.variances[:, channel] for part in parts])
-              for channel, name in enumerate('RGB')}
-    lines = {name: _fitted_line(points) for name, points in levels.items()}
-    correlation = _correlations(_some(residual))[0]
-    colour = [part.residual for part in parts if not part.is_grey]
-    # grey photographs say nothing of how channels go together
-    joint = _correlations(_some(np.concatenate(colour)))[1] if colour else np.tile(correlation, (3, 3, 1, 1))
-    return NoiseModel(sigma, correlation, joint, levels, lines, len(residual))
-
-
-def _some(residual: np.ndarray) -> np.ndarray:
-    return residual[::math.ceil(len(residual) / _MOST_CORRELATED)]
+    sigma_curve = {name: _sigma_curve([image.means[:, channel] for image in images],
+                                      [image.variances[:, channel] for image in images])
+                   for channel, name in enumerate('RGB')}
+    variance_fit = {name: _fit_variance(points) for name, points in sigma_curve.items()}
+    correlation = _correlations(evenly_spaced(residual, _MOST_CORRELATED))[0]
+    colour = [image.residual for image in images if not image.is_grey]
+    # grey photographs tell nothing of the correlation between channels
+    cross_correlation = (_correlations(evenly_spaced(np.concatenate(colour), _MOST_CORRELATED))[1] if colour
+                         else np.tile(correlation, (3, 3, 1, 1)))
+    return NoiseModel(sigma, correlation, cross_correlation, sigma_curve, variance_fit, len(residual))
 
 
 def _as_grey_levels(image: np.ndarray) -> np.ndarray:
-    pixels = np.asarray(image)
-    if pixels.ndim == 2 or pixels.shape[2:] == (1,):
-        pixels = np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or min(pixels.shape[:2]) < PATCH:
-        raise UserError(f'noise: expected images of shape (H, W) or (H, W, 3), {PATCH} pixels a side or more, got '
-                        f'{np.shape(image)}')
-    white = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1.
+    """(H, W, 3) float32 in [0, 255]; grey is repeated. Raises UserError."""
+    pixels = as_hwc(np.asarray(image))
+    if min(pixels.shape[:2]) < PATCH:
+        raise UserError(f'noise: expected images of {PATCH} pixels a side or more, got {np.shape(image)}')
+    white = white_level(pixels.dtype)
+    if pixels.shape[2] == 1:
+        pixels = np.repeat(pixels, 3, axis=2)
     return pixels.astype(np.float32) * (255. / white)
 
 
-def _surface_basis() -> np.ndarray:
-    """(1024, 6), float64, orthonormal: 1, x, y, xx, xy, yy."""
+def surface_basis() -> np.ndarray:
+    """(1024, 6), float64, orthonormal: the surfaces 1, x, y, xx, xy, yy on a patch."""
     y, x = np.mgrid[-1:1:PATCH * 1j, -1:1:PATCH * 1j].reshape(2, -1)
     return np.linalg.qr(np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1))[0]
 
 
 def _correlations(residual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 32, 32, 3) -> (17, 17) of the channels together, (3, 3, 17, 17) of each pair.
+    """(n, 32, 32, 3) -> (17, 17) of the channels pooled, (3, 3, 17, 17) of each pair.
 
-    Medians over the squares, each weighed to variance 1: the few with texture do not move them.
+    Medians over the patches, each scaled to variance 1: a few patches with texture do not change them.
     """
-    weighed = (residual / np.maximum(residual.std(axis=(1, 2), keepdims=True), 1e-6)).transpose(0, 3, 1, 2)
+    unit = (residual / np.maximum(residual.std(axis=(1, 2), keepdims=True), 1e-6)).transpose(0, 3, 1, 2)
     overlap = PATCH - np.abs(np.arange(-MAX_LAG, MAX_LAG + 1))
-    products = np.empty((len(weighed), 3, 3, _LAGS, _LAGS), np.float32)
-    for start in range(0, len(weighed), 256):
-        spectra = np.fft.rfft2(weighed[start:start + 256], (2 * PATCH, 2 * PATCH))  # padded: nothing wraps around
+    products = np.empty((len(unit), 3, 3, _LAGS, _LAGS), np.float32)
+    for start in range(0, len(unit), 256):
+        spectra = np.fft.rfft2(unit[start:start + 256], (2 * PATCH, 2 * PATCH))  # padded: nothing wraps around
         for c in range(3):
             for d in range(c, 3):
-                whole = np.fft.irfft2(spectra[:, c].conj() * spectra[:, d])
-                near = np.roll(whole, (MAX_LAG, MAX_LAG), axis=(1, 2))[:, :_LAGS, :_LAGS]
+                all_lags = np.fft.irfft2(spectra[:, c].conj() * spectra[:, d])
+                near = np.roll(all_lags, (MAX_LAG, MAX_LAG), axis=(1, 2))[:, :_LAGS, :_LAGS]
                 products[start:start + 256, c, d] = near / np.outer(overlap, overlap)
                 products[start:start + 256, d, c] = products[start:start + 256, c, d, ::-1, ::-1]
-    own = products[:, range(3), range(3)].reshape(-1, _LAGS, _LAGS)
-    joint = np.median(products, axis=0)
-    joint = (joint + joint.transpose(1, 0, 2, 3)[..., ::-1, ::-1]) / 2  # the median of an even number may break it
-    floors = joint[..., _far()].mean(axis=-1)[..., None, None]
-    raised = joint - floors
+    autocorrelations = products[:, range(3), range(3)].reshape(-1, _LAGS, _LAGS)
+    cross = np.median(products, axis=0)
+    cross = (cross + cross.transpose(1, 0, 2, 3)[..., ::-1, ::-1]) / 2  # the median of an even number may break it
+    floors = cross[..., _far()].mean(axis=-1)[..., None, None]
+    raised = cross - floors
     scale = np.sqrt(np.maximum(raised[range(3), range(3), MAX_LAG, MAX_LAG], 1e-12))
-    return _from_floor(np.median(own, axis=0)), raised / (scale[:, None] * scale)[..., None, None]
+    return _from_floor(np.median(autocorrelations, axis=0)), raised / (scale[:, None] * scale)[..., None, None]
 
 
 def _far() -> np.ndarray:
@@ -180,25 +206,25 @@ def _from_floor(correlation: np.ndarray) -> np.ndarray:
     return (correlation - floor) / max(correlation[MAX_LAG, MAX_LAG] - floor, 1e-12)
 
 
-def _bins(intensity: np.ndarray) -> np.ndarray:
+def _intensity_bin(intensity: np.ndarray) -> np.ndarray:
     return np.clip((intensity * (_BINS / 256)).astype(int), 0, _BINS - 1)
 
 
-def _levels(means: list[np.ndarray], variances: list[np.ndarray]) -> np.ndarray:
-    """(n, 2): intensity and sigma of each of 16 bins that holds ten squares or more.
+def _sigma_curve(means: list[np.ndarray], variances: list[np.ndarray]) -> np.ndarray:
+    """(n, 2): intensity and sigma of each of 16 bins with ten patches or more.
 
-    Each image has its own strength (its ISO) on a curve that all share: fitted in turn.
+    Each image has its own gain (its ISO) on a curve that all share: gains and curve are fitted in turn.
     """
-    image = np.repeat(np.arange(len(means)), [len(part) for part in means])
+    image = np.repeat(np.arange(len(means)), [len(of_image) for of_image in means])
     mean, variance = np.concatenate(means), np.concatenate(variances)
     known = np.isfinite(variance) & (variance > 0)
     image, mean, log = image[known], mean[known], np.log(np.maximum(variance[known], 1e-3))
-    bins = _bins(mean)
-    curve, strength = np.zeros(_BINS), np.zeros(len(means))
+    bins = _intensity_bin(mean)
+    curve, gain = np.zeros(_BINS), np.zeros(len(means))  # logarithms of variances
     for _ in range(10):
-        strength = _medians(log - curve[bins], image, len(means))
-        strength -= np.median(strength[np.unique(image)]) if len(image) else 0.
-        curve = _medians(log - strength[image], bins, _BINS)
+        gain = _medians(log - curve[bins], image, len(means))
+        gain -= np.median(gain[np.unique(image)]) if len(image) else 0.
+        curve = _medians(log - gain[image], bins, _BINS)
     rows = [(mean[bins == number].mean(), np.exp(curve[number] / 2)) for number in range(_BINS)
             if (bins == number).sum() >= 10]
     return np.array(rows).reshape(-1, 2)
@@ -209,7 +235,8 @@ def _medians(values: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     return np.array([np.median(values[labels == label]) if (labels == label).any() else 0. for label in range(count)])
 
 
-def _fitted_line(points: np.ndarray) -> tuple[float, float]:
+def _fit_variance(points: np.ndarray) -> tuple[float, float]:
+    """(slope, offset) of variance = slope * intensity + offset."""
     if len(points) < 2:
         return 0., float((points[:, 1] ** 2).mean()) if len(points) else 0.
     slope, offset = np.polyfit(points[:, 0], points[:, 1] ** 2, 1)

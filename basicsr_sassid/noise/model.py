@@ -1,4 +1,4 @@
-"""NoiseModel: what the noise of photographs is like."""
+"""NoiseModel: sigma by intensity and correlation of the noise of a set of photographs."""
 from __future__ import annotations
 
 import dataclasses
@@ -21,7 +21,7 @@ _OLD_NAMES = {'cross_correlation': 'joint', 'sigma_curve': 'levels', 'variance_f
 
 @dataclasses.dataclass(frozen=True)
 class NoiseModel:
-    """Noise of a set of photographs, as :func:`estimate_noise` measures it. All levels are grey levels (0 to 255).
+    """Noise of a set of photographs, as :func:`estimate_noise` measures it. All values are in grey levels (0 to 255).
 
     Attributes:
         sigma: (3,), standard deviation of R, G, B over the flat patches.
@@ -50,7 +50,7 @@ class NoiseModel:
         return float(np.abs(self.correlation[np.maximum(np.abs(rows), np.abs(columns)) == radius]).max())
 
     def correlation_length(self, threshold: float = THRESHOLD) -> int:
-        """Smallest odd k whose square holds all correlation above ``threshold``; 1 for white noise, at most 15."""
+        """Side of the smallest square with all correlation above ``threshold``, odd: 1 for white noise, at most 15."""
         beyond = [radius for radius in range(1, MAX_LAG) if self.correlation_at(radius) > threshold]
         return 2 * max(beyond, default=0) + 1
 
@@ -73,24 +73,24 @@ class NoiseModel:
         return np.stack(columns, axis=-1).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
-        """The model as values that JSON has; :meth:`from_dict` reads it."""
+        """The model as values of JSON's types; :meth:`from_dict` reads it."""
         return {'format': _FORMAT, 'sigma': self.sigma.tolist(), 'correlation': self.correlation.tolist(),
                 'cross_correlation': self.cross_correlation.tolist(),
                 'sigma_curve': {name: points.tolist() for name, points in self.sigma_curve.items()},
-                'variance_fit': {name: list(line) for name, line in self.variance_fit.items()},
+                'variance_fit': {name: list(fit) for name, fit in self.variance_fit.items()},
                 'num_patches': self.num_patches}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> NoiseModel:
         """Inverse of :meth:`to_dict`; reads format 1 too. Raises UserError for a newer format."""
-        found = content.get('format', 1)
-        if found not in (1, _FORMAT):
-            raise UserError(f'noise model: format {found} is newer than this version reads ({_FORMAT}). Upgrade '
+        number = content.get('format', 1)
+        if number not in (1, _FORMAT):
+            raise UserError(f'noise model: format {number} is newer than this version reads ({_FORMAT}). Upgrade '
                             'basicsr_sassid, or measure the noise again.')
-        names = _OLD_NAMES if found == 1 else {}
+        names = _OLD_NAMES if number == 1 else {}
 
         def field(name: str) -> Any:
             return content[names.get(name, name)]
         return cls(np.array(field('sigma')), np.array(field('correlation')), np.array(field('cross_correlation')),
                    {name: np.array(points).reshape(-1, 2) for name, points in field('sigma_curve').items()},
-                   {name: (line[0], line[1]) for name, line in field('variance_fit').items()}, field('num_patches'))
+                   {name: (fit[0], fit[1]) for name, fit in field('variance_fit').items()}, field('num_patches'))

@@ -1,4 +1,4 @@
-"""What a blind network predicts and what the noisy pixel says, weighed by how far each can be trusted."""
+"""Posterior mean: a blind network's prediction and the noisy pixel, weighted by their variances (Laine et al. 2019)."""
 from __future__ import annotations
 
 import numpy as np
@@ -19,9 +19,10 @@ class PosteriorMean:
     .. math:: \hat x = \frac{\sigma_n^2 \mu + \sigma_\mu^2 y}{\sigma_n^2 + \sigma_\mu^2}, \qquad
               \sigma_\mu^2 = \max(\mathrm{mean}\,(y - \mu)^2 - \sigma_n^2, 0.02\,\sigma_n^2)
 
-    Laine et al. (2019) have a network say :math:`\sigma_\mu`; here it follows from the noise that was measured: what
-    the noisy pixel and the prediction differ by, locally, beyond the noise, is the prediction's error. Where the noise
-    is weak and the image has detail, a blind prediction is further from the truth than the noisy pixel is.
+    Laine et al. (2019) train a network to predict :math:`\sigma_\mu`. Here it follows from the measured noise: the
+    local mean square of the difference between noisy pixel and prediction, less the noise's variance, is the
+    prediction's error. Where the noise is weak and the image has detail, a blind prediction is further from the clean pixel than
+    the noisy pixel is.
 
     Args:
         noise: of :func:`estimate_noise`.
@@ -31,7 +32,7 @@ class PosteriorMean:
         self.noise = noise
 
     def __call__(self, prediction: Tensor, noisy: Tensor) -> Tensor:
-        """Both (N, 3, H, W) in grey levels; the level of the noise (the ISO) is measured in each image anew."""
+        """Both (N, 3, H, W) in grey levels. The noise gain (the ISO) is measured in each image."""
         with torch.autocast(noisy.device.type, enabled=False):  # squares of grey levels overflow in fp16
             noisy, prediction = noisy.float(), prediction.float()
             variance = self._variance(noisy)
@@ -40,7 +41,7 @@ class PosteriorMean:
             return (variance * prediction + uncertain * noisy) / (variance + uncertain)
 
     def compare(self, prediction: Tensor, noisy: Tensor) -> tuple[float, float]:
-        """The mean squared error of the prediction, and the noise's variance: both in grey levels squared."""
+        """Mean squared error of the prediction and variance of the noise, both in grey levels squared."""
         variance = self._variance(noisy.float()).mean().item()
         return ((noisy.float() - prediction.float()) ** 2).mean().item() - variance, variance
 
@@ -51,7 +52,7 @@ class PosteriorMean:
 
 
 def _blurred(x: Tensor, sigma: float) -> Tensor:
-    """A Gaussian, mirrored at the borders. Along rows and columns in turn: torchvision's dense one takes minutes."""
+    """Gaussian blur with mirrored borders, along rows and columns in turn: torchvision's dense one takes minutes."""
     n, c, height, width = x.shape
     x = x.reshape(n * c, 1, height, width)
     for radius, horizontal in ((min(int(3 * sigma), width - 1), True), (min(int(3 * sigma), height - 1), False)):

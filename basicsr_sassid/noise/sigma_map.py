@@ -1,4 +1,4 @@
-"""How strong the noise of one photograph is: its gain against a noise model, and sigma at every pixel."""
+"""Strength of the noise in one photograph: its gain relative to a noise model, and sigma at every pixel."""
 from __future__ import annotations
 
 import cv2
@@ -12,23 +12,23 @@ _GAIN_SPREAD = 0.3  # of the logarithm of gains between photographs; weighed aga
 
 
 def noise_gain(image: np.ndarray, noise: NoiseModel) -> np.ndarray:
-    """(3,): how strong the noise of an image is in R, G, B, as a multiple of ``noise``'s; 1 where it can't be told.
+    """(3,): sigma of an image's noise in R, G, B as a multiple of ``noise``'s; 1 where it cannot be measured.
 
-    The median over its flat squares, drawn towards 1 the more they differ: noise is alike in all, texture is not.
+    The median over its flat patches, shrunk towards 1 the more they differ: noise is alike in all, texture is not.
     """
     if min(image.shape[:2]) < PATCH:
         return np.ones(3, np.float32)
-    squares = find_flat_patches(image)
-    ratio = squares.variances / np.maximum(noise.sigma_at(squares.means) ** 2, 1e-6)
-    return np.array([_level(np.log(np.maximum(column[np.isfinite(column)], 1e-6)) / 2) for column in ratio.T],
+    patches = find_flat_patches(image)
+    ratio = patches.variances / np.maximum(noise.sigma_at(patches.means) ** 2, 1e-6)
+    return np.array([_shrunk_gain(np.log(np.maximum(column[np.isfinite(column)], 1e-6)) / 2) for column in ratio.T],
                     np.float32).clip(0.1, 10)
 
 
-def _level(logs: np.ndarray) -> float:
-    if len(logs) < 3:
+def _shrunk_gain(log_gains: np.ndarray) -> float:
+    if len(log_gains) < 3:
         return 1.
-    middle = np.median(logs)
-    spread = 1.48 * np.median(np.abs(logs - middle))  # a standard deviation, if they are normal
+    middle = np.median(log_gains)
+    spread = 1.48 * np.median(np.abs(log_gains - middle))  # a standard deviation, if they are normal
     return float(np.exp(middle * _GAIN_SPREAD ** 2 / (_GAIN_SPREAD ** 2 + spread ** 2)))
 
 
@@ -38,4 +38,5 @@ def sigma_map(image: np.ndarray, noise: NoiseModel) -> np.ndarray:
 
 
 def local_intensity(grey_levels: np.ndarray) -> np.ndarray:
+    """(H, W, 3), blurred so much that the noise vanishes: the intensity at which sigma is looked up."""
     return cv2.GaussianBlur(grey_levels, (0, 0), _INTENSITY_SIGMA)

@@ -1,4 +1,4 @@
-"""Camera noise on clean photographs: what makes real noise spatially correlated, step by step."""
+"""Synthetic noise: a camera simulated step by step, and samples of a measured noise model."""
 from __future__ import annotations
 
 import cv2
@@ -11,16 +11,16 @@ _WHITE_BALANCE = np.array([2.0, 1.0, 1.6])  # gains of red, green, blue in dayli
 
 def simulate_camera(clean: np.ndarray, rng: np.random.Generator, photons: float = 150., read_noise: float = 3.,
                     jpeg_quality: int | None = 95) -> tuple[np.ndarray, np.ndarray]:
-    """Photograph a scene twice: as a noisy camera would, and as the same camera would without any noise.
+    """Simulate two photographs of a scene by the same camera: one with noise, one without.
 
     The scene is unprocessed to linear light, mosaicked (RGGB), given shot noise (Poisson) and read noise (Gaussian),
     then developed: demosaicked, white-balanced, gamma-encoded, rounded, and JPEG-compressed. Demosaicking and JPEG
-    correlate the noise of neighbouring pixels and of the channels.
+    make the noise spatially correlated, and correlated between channels.
 
     Args:
         clean: (H, W, 3), uint8 RGB, H and W >= 2.
         rng: source of the noise.
-        photons: electrons that a saturated pixel holds; fewer are noisier.
+        photons: electrons of a saturated pixel; fewer are noisier.
         read_noise: standard deviation in electrons.
         jpeg_quality: 1 to 100; None leaves JPEG out.
 
@@ -37,26 +37,28 @@ def simulate_camera(clean: np.ndarray, rng: np.random.Generator, photons: float 
     noisy, reference = _develop(electrons / photons), _develop(raw)
     if jpeg_quality is not None:
         _, content = cv2.imencode('.jpg', noisy[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
-        noisy = cv2.imdecode(content, cv2.IMREAD_COLOR)[..., ::-1].copy()
+        decoded = cv2.imdecode(content, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        noisy = decoded[..., ::-1].copy()
     return noisy, reference
 
 
 def _develop(raw: np.ndarray) -> np.ndarray:
     """RGGB mosaic, 1 is saturation -> uint8 sRGB."""
     black = 0.25  # kept below zero noise, which clipping would turn into a tint of the shadows
-    levels = np.round((raw + black) / (1 + 2 * black) * 65535).clip(0, 65535).astype(np.uint16)
-    linear = cv2.cvtColor(levels, cv2.COLOR_BayerRGGB2RGB).astype(np.float64) / 65535 * (1 + 2 * black) - black
+    stored = np.round((raw + black) / (1 + 2 * black) * 65535).clip(0, 65535).astype(np.uint16)
+    linear = cv2.cvtColor(stored, cv2.COLOR_BayerRGGB2RGB).astype(np.float64) / 65535 * (1 + 2 * black) - black
     linear = (linear * _WHITE_BALANCE).clip(0, 1)
     encoded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
     return np.round(encoded * 255).astype(np.uint8)
 
 
 def sample_noise(noise: NoiseModel, intensity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Noise of the measured level and correlation for an image of ``intensity``: both (H, W, 3) in grey levels."""
+    """Draw noise of the measured sigma and correlation for an image of ``intensity``: both (H, W, 3) in grey levels."""
     height, width = (max(side, 2 * MAX_LAG + 1) for side in intensity.shape[:2])
     covariance = np.zeros((3, 3, height, width))
     covariance[..., :2 * MAX_LAG + 1, :2 * MAX_LAG + 1] = noise.cross_correlation
-    # joint[c, d] is of channel c here with d there: as a matrix its transpose
+    # cross_correlation[c, d] is of channel c here with d there: as a matrix its transpose
     spectrum = np.fft.fft2(np.roll(covariance, (-MAX_LAG, -MAX_LAG), axis=(2, 3))).transpose(2, 3, 1, 0)
     values, vectors = np.linalg.eigh((spectrum + spectrum.conj().swapaxes(2, 3)) / 2)
     white = np.fft.fft2(rng.standard_normal((3, height, width))).transpose(1, 2, 0)[..., None]

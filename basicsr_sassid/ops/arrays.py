@@ -1,5 +1,7 @@
-"""The arrays that every denoiser takes: shapes, types, value of white."""
+"""Image arrays: the shapes and types that every denoiser takes, value of white, crops."""
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +16,9 @@ def as_hwc(image: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def white_level(dtype: np.dtype) -> float:
+def white_level(dtype: np.dtype[Any]) -> float:
     """Value of white: 255, 65535, or 1 for floats. Raises UserError for another type."""
-    if dtype in (np.uint8, np.uint16):
+    if dtype in (np.dtype(np.uint8), np.dtype(np.uint16)):
         return float(np.iinfo(dtype).max)
     if np.issubdtype(dtype, np.floating):
         return 1.
@@ -29,7 +31,7 @@ def is_grey(pixels: np.ndarray) -> bool:
 
 
 def centre_crop(image: np.ndarray, side: int) -> np.ndarray:
-    """The central square of (H, W, C), at most ``side`` pixels a side, contiguous."""
+    """The centre of (H, W, C), at most ``side`` pixels a side, contiguous."""
     top, left = (max(length - side, 0) // 2 for length in image.shape[:2])
     return np.ascontiguousarray(image[top:top + side, left:left + side])
 
@@ -39,11 +41,11 @@ def detail_crop_corner(image: np.ndarray, height: int, width: int, step: int) ->
 
     Args:
         image: (H, W, C), any range.
-        height, width: of the crop in pixels.
+        height, width: size of the crop in pixels.
         step: distance of the candidate corners in pixels.
     """
     grey = image.astype(np.float32).mean(axis=2)
-    rows, columns = (max(side - part + 1, 1) for side, part in zip(grey.shape, (height, width)))
+    rows, columns = (max(side - crop + 1, 1) for side, crop in zip(grey.shape, (height, width)))
     corners = [(top, left) for top in range(0, rows, step) for left in range(0, columns, step)]
     detail = [grey[top:top + height, left:left + width].std() for top, left in corners]
     return corners[int(np.argsort(detail)[int(0.75 * (len(corners) - 1))])]

@@ -11,7 +11,7 @@ SYMMETRIES = tuple(product(range(4), (False, True)))  # (quarter turns, flip fir
 
 
 def dihedral(x: Tensor, turns: int, flip: bool) -> Tensor:
-    """Flip (N, C, H, W) from left to right if ``flip``, then turn it by ``turns`` quarters."""
+    """Flip (N, C, H, W) from left to right if ``flip``, then rotate it by ``turns`` quarter turns."""
     return torch.rot90(x.flip(3) if flip else x, turns, (2, 3))
 
 

@@ -1,4 +1,4 @@
-"""Padding to sizes that a network takes, and its inverse."""
+"""Pad images to the sizes that a network takes."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ def pad_to_multiple(x: Tensor, multiple: int, mode: str) -> Tensor:
 
     Args:
         x: (N, C, H, W), any H, W >= 1.
-        multiple: what both sides shall be a multiple of.
+        multiple: divisor of both sides of the result.
         mode: ``'reflect'`` mirrors the image without its edge, as often as needed (any size, even one smaller
             than the padding); ``'zeros'`` adds zeros.
 

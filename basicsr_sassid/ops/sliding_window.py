@@ -30,10 +30,10 @@ def sliding_window_predict(net: Callable[[Tensor], Tensor], image: Tensor, windo
                            batch_size: int = 8) -> Tensor:
     """Predict a whole image from windows of the training's patch size.
 
-    Inside a window the network sees what it saw in training. Where windows overlap, nearly everywhere four of them,
-    their predictions are averaged with weights that fall towards the edges of a window. Each window is flipped and
-    turned in another way. So the result is a mean over positions and symmetries, as the targets of a training that
-    predicts at every step are, and no patch contains a zero border where the image goes on.
+    A window has the size of the training's patches, so the network's context is that of training. Where windows overlap
+    (nearly everywhere four of them), their predictions are averaged with weights that fall towards the edges of a
+    window. Neighbouring windows are flipped and turned differently. So the result is a mean over positions and
+    symmetries, as on-the-fly targets are, and no patch contains a zero border inside the image.
 
     Args:
         net: image to image of the same size, in evaluation mode.

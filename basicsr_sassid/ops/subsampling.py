@@ -1,5 +1,5 @@
-"""Sub-images and masks, which AP-BSN, SDAP and AMSNet share: pixel-shuffle downsampling (PD), random sub-samples,
-mask partitions.
+"""Sub-images and masks of AP-BSN, SDAP and AMSNet: pixel-shuffle downsampling (PD), random sub-samples, mask
+partitions.
 
 Tensor operations only, no loop over pixels or cells. Written from the papers' descriptions. Licence: Apache-2.0.
 """
@@ -53,7 +53,7 @@ def from_mosaic(x: Tensor, stride: int, pad: int) -> Tensor:
 
 
 def pd_forward(net: Callable[[Tensor], Tensor], x: Tensor, stride: int, pad: int | None = None) -> Tensor:
-    """Apply net to the PD phases of x and put the results together again; any H and W (mirrored padding).
+    """Apply net to the PD phases of x and reassemble the results; any H and W (mirrored padding).
 
     Args:
         net: image to image of the same size.
@@ -73,8 +73,8 @@ def pd_forward(net: Callable[[Tensor], Tensor], x: Tensor, stride: int, pad: int
 def random_sub_images(x: Tensor, stride: int, generator: torch.Generator | None = None) -> Tensor:
     """SDAP's random sub-samples: in every stride x stride cell of every image the pixels in a random order.
 
-    (N, C, H, W) -> (stride^2, N, C, H / stride, W / stride): sub-image k holds the k-th pixel of each cell, all
-    channels together; the sub-images hold every pixel once. H and W are multiples of stride.
+    (N, C, H, W) -> (stride^2, N, C, H / stride, W / stride): sub-image k consists of the k-th pixel of each cell, all
+    channels together; every pixel is in one sub-image. H and W are multiples of stride.
     """
     n, c, h, w = x.shape
     cells = x.reshape(n, c, h // stride, stride, w // stride, stride).permute(0, 2, 4, 3, 5, 1)

@@ -1,4 +1,4 @@
-"""Any image size in bounded memory, without seams: the one tile loop of all denoisers."""
+"""Tile loop of all denoisers: images of any size in bounded memory, without seams."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ Box = tuple[slice, slice]  # rows, columns
 
 
 class Tile(NamedTuple):
-    """One tile: what it reads of the image, which part of its result is valid, and where that part goes."""
+    """One tile: the box of the image that it reads, the valid box of its result, and that box in the image."""
     input_box: Box
     crop_box: Box
     output_box: Box
@@ -22,7 +22,7 @@ def tile_grid(height: int, width: int, tile: int, overlap: int, multiple: int) -
     """Cut an image into tiles with context.
 
     Args:
-        height, width: of the image.
+        height, width: size of the image in pixels.
         tile: side of a tile's output in pixels, a multiple of ``multiple``.
         overlap: context pixels read on each side of a tile, likewise. With the network's receptive field or more, the
             tiled and the untiled result are the same function.
@@ -53,7 +53,8 @@ def process_tiles(pixels: np.ndarray, function: Callable[[np.ndarray], np.ndarra
         (H, W, C) in the dtype of ``pixels``.
     """
     result = np.empty_like(pixels)
-    tiles = list(tile_grid(*pixels.shape[:2], tile, overlap, multiple))
+    height, width = pixels.shape[:2]
+    tiles = list(tile_grid(height, width, tile, overlap, multiple))
     for number, (input_box, crop_box, output_box) in enumerate(tiles, 1):
         result[output_box] = function(pixels[input_box])[crop_box]
         if progress:

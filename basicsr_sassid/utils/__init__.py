@@ -1,1 +1,1 @@
-"""What every other package may use: errors, option blocks, registries, devices, sequences."""
+"""Errors, option blocks, registries, devices and sequences, for every other package."""

@@ -1,4 +1,4 @@
-"""Which device, and which type of number on it."""
+"""Choice of the device and of the floating-point type."""
 from __future__ import annotations
 
 import torch
@@ -9,7 +9,7 @@ PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
 
 
 def choose_device(name: str) -> torch.device:
-    """``'auto'``: a CUDA device if there is one, else the CPU. Raises UserError if the device is not there."""
+    """``'auto'``: a CUDA device if there is one, else the CPU. Raises UserError if there is no such device."""
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:
@@ -21,10 +21,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The type of the forward passes: ``auto`` is bfloat16 where the hardware multiplies it natively."""
+    """Floating-point type of forward passes: ``auto`` is bfloat16 where the hardware multiplies it natively."""
     if precision == 'auto':
         native = {'cuda': lambda: torch.cuda.is_bf16_supported(including_emulation=False),
-                  'cpu': lambda: torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+                  'cpu': lambda: torch.cpu._is_avx512_bf16_supported()  # pyright: ignore[reportPrivateUsage]
+                  or torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]
                   }.get(device.type, lambda: False)()
         precision = 'bf16' if native else 'fp32'
     return {'bf16': torch.bfloat16, 'fp16': torch.float16, 'fp32': torch.float32}[precision]

@@ -6,6 +6,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec('P')
+R = TypeVar('R')
 
 
 class UserError(ValueError):
@@ -15,22 +19,22 @@ class UserError(ValueError):
     """
 
 
-def require_path(path: str | os.PathLike, where: str) -> Path:
-    """``path`` with ~ expanded. Raises UserError if nothing is there."""
-    found = Path(path).expanduser()
-    if not found.exists():
-        raise UserError(f'{where}: no such file or folder: {found} (looked from {os.getcwd()})')
-    return found
+def require_path(path: str | os.PathLike[str], where: str) -> Path:
+    """``path`` with ~ expanded. Raises UserError if it does not exist."""
+    expanded = Path(path).expanduser()
+    if not expanded.exists():
+        raise UserError(f'{where}: no such file or folder: {expanded} (looked from {os.getcwd()})')
+    return expanded
 
 
-def cli_errors(function: Callable, interrupted: str = 'a training goes on from its last state with --auto_resume'
-             ) -> Callable:
+def cli_errors(function: Callable[P, R], interrupted: str = 'a training goes on from its last state with --auto_resume'
+               ) -> Callable[P, R]:
     """Decorator: print a UserError as one paragraph without a traceback and exit with 2.
 
     Ctrl-C prints ``interrupted`` and exits with 130.
     """
     @functools.wraps(function)
-    def wrapper(*args: object, **kwargs: object) -> object:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
         except UserError as error:

@@ -1,4 +1,4 @@
-"""BasicSR's auto-scan: a module whose name ends in the folder's suffix registers what it holds."""
+"""BasicSR's auto-scan: import the modules whose names end in the folder's suffix, which register their classes."""
 from __future__ import annotations
 
 import importlib

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -28,7 +28,7 @@ class OptionBlock(BaseModel):
         if not isinstance(block, Mapping):
             raise UserError(f'{where}: expected a block of keys, got {block!r}')
         try:
-            return cls.model_validate(dict(block))
+            return cls.model_validate(dict(cast(Mapping[str, Any], block)))
         except ValidationError as error:
             raise UserError(_describe(cls, error.errors()[0], where)) from error
 

@@ -2,14 +2,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
-T = TypeVar('T')
 Progress = Callable[[float], None]  # called with the fraction done, 0 to 1
 
 
-def evenly_spaced(items: Sequence[T], most: int) -> Sequence[T]:
+class Sliceable(Protocol):
+    """A list, range or array."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice, /) -> Any: ...
+
+
+S = TypeVar('S', bound=Sliceable)
+
+
+def evenly_spaced(items: S, most: int) -> S:
     """At most ``most`` of the items: the first of every ``ceil(len(items) / most)``.
 
     Example:

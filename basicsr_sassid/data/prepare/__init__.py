@@ -1,1 +1,1 @@
-"""Real files -> LMDBs in BasicSR's format, a module a source."""
+"""Preparation of published datasets and of folders: image files to LMDBs in BasicSR's format, one module per source."""

@@ -10,14 +10,14 @@ from basicsr_sassid.data.prepare.writer import Prepared
 CROPS, SIDE = 15, 512
 
 
-def prepare_cc(downloaded: Sequence[str | os.PathLike], output: str | os.PathLike, size: int = 0,
+def prepare_cc(downloaded: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], size: int = 0,
                incomplete: bool = False, workers: int | None = None, quiet: bool = False) -> dict[str, Prepared | None]:
     """Write ``*_real.png`` and ``*_mean.png`` as ``CC/{noisy,clean}.lmdb``.
 
     Args:
         downloaded: the folder with the files.
         output, incomplete: see :func:`prepare_sidd`.
-        size: side of sub-images; 0: the crops whole.
+        size: side of sub-images in pixels; 0: each crop is one.
 
     Raises:
         UserError: a count or size that is not as published, one of a pair missing.

@@ -1,4 +1,4 @@
-"""DND (Ploetz and Roth, CVPR 2017): fifty noisy photographs, twenty boxes of each, no clean side."""
+"""DND (Ploetz and Roth, CVPR 2017): fifty noisy photographs, twenty boxes of each, no clean references."""
 from __future__ import annotations
 
 import functools
@@ -16,12 +16,12 @@ from basicsr_sassid.utils.errors import UserError
 IMAGES, BOXES, SIDE = 50, 20, 512
 
 
-def prepare_dnd(downloaded: Sequence[str | os.PathLike], output: str | os.PathLike, size: int = 512,
+def prepare_dnd(downloaded: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], size: int = 512,
                 incomplete: bool = False, workers: int | None = None, quiet: bool = False
                 ) -> dict[str, Prepared | None]:
     """Write the noisy photographs of DND as ``DND/noisy.lmdb``: sub-images of 8 bits, to train on.
 
-    The submission reads the photographs themselves, unrounded: :func:`submit_dnd`.
+    A submission needs the unrounded photographs, which :func:`submit_dnd` reads from the download.
 
     Args:
         downloaded: the folder with ``info.mat`` and ``images_srgb/0001.mat`` to ``0050.mat``.
@@ -33,25 +33,25 @@ def prepare_dnd(downloaded: Sequence[str | os.PathLike], output: str | os.PathLi
     def sources() -> list[Source]:
         photos = find_photos(downloaded, incomplete)
         boxes = read_boxes(downloaded, incomplete)
-        found = []
+        result: list[Source] = []
         for number, path in photos.items():
             size = photo_size(path)
             checked_boxes(path, number, size, boxes)
-            found.append(Source(str(path), f'{number:04d}', functools.partial(_rounded, path), size,
-                                path.stat().st_size))
-        return found
+            result.append(Source(str(path), f'{number:04d}', functools.partial(_rounded, path), size,
+                                 path.stat().st_size))
+        return result
     return write_all({'DND/noisy.lmdb': sources}, output, size, workers, quiet)
 
 
-def find_photos(downloaded: Sequence[str | os.PathLike], incomplete: bool = False) -> dict[int, Path]:
-    """Number, from 1, -> file. Raises UserError if some are missing."""
+def find_photos(downloaded: Sequence[str | os.PathLike[str]], incomplete: bool = False) -> dict[int, Path]:
+    """Photograph number, from 1, -> file. Raises UserError if some are missing."""
     files = {int(path.stem): path for path in find_files(downloaded, r'\d{4}\.mat')
              if path.parent.name == 'images_srgb'}
     check_count(len(files), IMAGES, 'DND, images_srgb/*.mat', incomplete)
     return files
 
 
-def read_boxes(downloaded: Sequence[str | os.PathLike], incomplete: bool = False) -> list[list[tuple[int, ...]]]:
+def read_boxes(downloaded: Sequence[str | os.PathLike[str]], incomplete: bool = False) -> list[list[tuple[int, ...]]]:
     """For each photograph its boxes as (top, bottom, left, right), the end exclusive, from 0."""
     path = next(iter(find_files(downloaded, r'info\.mat')), None)
     if path is None:
@@ -81,6 +81,7 @@ def checked_boxes(path: Path, number: int, size: Sequence[int], boxes: list[list
 
 
 def photo_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a photograph. Raises UserError if it is not RGB."""
     with open_mat73(path) as file:
         shape = file['InoisySRGB'].shape
     if len(shape) != 3 or shape[0] != 3:
@@ -89,7 +90,7 @@ def photo_size(path: Path) -> tuple[int, int]:
 
 
 def read_photo_floats(path: Path) -> np.ndarray:
-    """(H, W, 3) float32 in [0, 1]."""
+    """A photograph: (H, W, 3) float32 in [0, 1]."""
     with open_mat73(path) as file:
         return np.ascontiguousarray(np.array(file['InoisySRGB'], np.float32).T)
 

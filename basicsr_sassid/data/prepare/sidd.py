@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,26 +20,26 @@ _MATS = {'SIDD_val/noisy.lmdb': 'ValidationNoisyBlocksSrgb', 'SIDD_val/clean.lmd
          'SIDD_benchmark/noisy.lmdb': 'BenchmarkNoisyBlocksSrgb'}
 
 
-def prepare_sidd(downloaded: Sequence[str | os.PathLike], output: str | os.PathLike, size: int = 512,
+def prepare_sidd(downloaded: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], size: int = 512,
                  incomplete: bool = False, workers: int | None = None, quiet: bool = False
                  ) -> dict[str, Prepared | None]:
-    """Write what is there of SIDD as LMDBs.
+    """Write the downloaded parts of SIDD as LMDBs.
 
     Args:
         downloaded: folders (searched below) and files: the tree with ``*_NOISY_SRGB_*.PNG`` and ``*_GT_SRGB_*.PNG``,
             ``ValidationNoisyBlocksSrgb.mat``, ``ValidationGtBlocksSrgb.mat``, ``BenchmarkNoisyBlocksSrgb.mat``.
         output: folder for ``SIDD_Medium/{noisy,clean}.lmdb`` (sub-images), ``SIDD_val/{noisy,clean}.lmdb`` and
-            ``SIDD_benchmark/noisy.lmdb`` (blocks). What is there already is kept.
+            ``SIDD_benchmark/noisy.lmdb`` (blocks). Existing ones are kept.
         size: side of SIDD-Medium's sub-images.
         incomplete: take fewer images than were published.
 
     Returns:
-        LMDB -> what was written; None where it was there.
+        LMDB -> what was written; None where it existed.
 
     Raises:
-        UserError: none of them found, a count or size that is not as published, a damaged file.
+        UserError: none of the files exists, a count or size that is not as published, a damaged file.
     """
-    layout = {}
+    layout: dict[str, Callable[[], list[Source]]] = {}
     photos = {side: find_files(downloaded, rf'.*_{name}_SRGB_.*\.PNG') for side, name in (('noisy', 'NOISY'),
                                                                                           ('clean', 'GT'))}
     for side, files in photos.items():
@@ -60,7 +60,7 @@ def prepare_sidd(downloaded: Sequence[str | os.PathLike], output: str | os.PathL
     return write_all(layout, output, {f'SIDD_Medium/{side}.lmdb': size for side in photos}, workers, quiet)
 
 
-def read_blocks(path: str | os.PathLike, variable: str, incomplete: bool = False) -> np.ndarray:
+def read_blocks(path: str | os.PathLike[str], variable: str, incomplete: bool = False) -> np.ndarray:
     """(images, blocks, 256, 256, 3) uint8. Raises UserError for another shape than the published one."""
     blocks = read_mat(path, variable)
     shape_fits = blocks.shape == BLOCKS or (incomplete and blocks.ndim == 5 and blocks.shape[2:] == BLOCKS[2:])
@@ -84,5 +84,5 @@ def _photo_sources(files: list[Path]) -> list[Source]:
 
 
 def _photo_key(file: Path) -> str:
-    """Of the scene's folder and the number of the shot: the same for both sides."""
+    """Key of the scene's folder and the number of the shot: the same for noisy and clean photographs."""
     return key_of(f'{file.parent.name}_{file.stem.split("_")[-1]}')

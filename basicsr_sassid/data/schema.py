@@ -1,0 +1,68 @@
+"""The typed option block of NoisyImageDataset, ``datasets.<phase>``."""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from basicsr_sassid.utils.schema import OptionBlock
+
+
+class BackendOptions(OptionBlock):
+    """Block ``io_backend``.
+
+    Attributes:
+        type: ``disk`` or ``lmdb``; default: what ``dataroot_lq`` looks like.
+    """
+    type: Literal['disk', 'lmdb'] | None = None
+
+
+class NoisyImageOptions(OptionBlock):
+    """Block of a NoisyImageDataset.
+
+    Attributes:
+        name: of the dataset, for logs and file names.
+        type: ``NoisyImageDataset``.
+        dataroot_lq: folder of images, searched below, or ``*.lmdb``.
+        io_backend: ``{type: disk}`` or ``{type: lmdb}``; default: what ``dataroot_lq`` looks like.
+        patch_size: side of the square crop in pixels, in phase ``train`` only; no image may be smaller.
+        use_hflip: flip at random in phase ``train``.
+        use_rot: turn by a random number of quarters in phase ``train``; with ``use_hflip`` all eight symmetries.
+        hold_out: phase ``train`` leaves out every n-th image, other phases contain these alone; 0: every phase contains
+            all images.
+        batch_size_per_gpu: samples of a batch of one process.
+        num_worker_per_gpu: worker processes of one process.
+        phase: ``train``, ``val`` or ``test``; the training loop sets it.
+        scale: BasicSR's upscaling factor; the training loop sets it.
+    """
+    name: str | None = None
+    type: str | None = None
+    dataroot_lq: str
+    io_backend: BackendOptions = BackendOptions()
+    patch_size: int | None = Field(default=None, ge=1)
+    use_hflip: bool = True
+    use_rot: bool = True
+    hold_out: int = 0
+    batch_size_per_gpu: int | None = Field(default=None, ge=1)
+    num_worker_per_gpu: int | None = Field(default=None, ge=0)
+    phase: str | None = None
+    scale: int = 1
+
+    @field_validator('dataroot_lq', mode='before')
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+    @field_validator('hold_out')
+    @classmethod
+    def _leaves_images(cls, value: int) -> int:
+        if value < 0 or value == 1:
+            raise ValueError(f'expected 0 or a number >= 2, got {value}')
+        return value
+
+    @classmethod
+    def from_options(cls, opt: Mapping[str, Any], where: str) -> NoisyImageOptions:
+        """Check the block, in which a key without a value has its default. Raises UserError."""
+        return cls.parse({key: value for key, value in opt.items() if value is not None}, where)

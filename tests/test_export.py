@@ -1,0 +1,38 @@
+"""ONNX export against torch."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from basicsr_sassid import Denoiser
+from basicsr_sassid.cli import main
+
+from photo_scenes import write_student
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp('export')
+    weights = write_student(folder / 'net_g.pth')
+    main(['export', '--weights', str(weights), '--onnx', str(folder / 'x.onnx')])
+    return weights, folder / 'x.onnx'
+
+
+@pytest.mark.parametrize('shape', [(1, 3, 64, 64), (2, 3, 70, 101), (1, 3, 33, 200), (3, 3, 9, 10), (1, 3, 1, 40)])
+def test_export_onnx_any_size_predicts_as_torch(exported, shape):
+    import onnxruntime
+    weights, path = exported
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    x = torch.rand(shape)
+    with torch.no_grad():
+        expected = Denoiser(weights, 'cpu').net(x * 255).numpy()
+    np.testing.assert_allclose(session.run(None, {'lq': x.numpy()})[0] * 255, expected, rtol=0, atol=1e-3)
+
+
+def test_export_onnx_writes_one_file(exported):
+    assert [path.name for path in exported[1].parent.glob('*.onnx*')] == ['x.onnx']
