@@ -9,20 +9,19 @@ from typing import Any, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-import basicsr_sassid
-from basicsr_sassid.data.noisy_image_dataset import NoisyImageOptions
+from basicsr_sassid.data.schema import NoisyImageOptions
 from basicsr_sassid.evaluation import schema as evaluation
 from basicsr_sassid.inference.subsampled import InferenceConfig
 from basicsr_sassid.training import schema
 from basicsr_sassid.utils.schema import OptionBlock, nested_block
 
 OUTPUT = Path(__file__).with_name('options.md')
-INTRODUCTION = f"""# Options
+INTRODUCTION = """# Options
 
-Generated from the typed option blocks of version {basicsr_sassid.__version__} by `python docs/generate_options.py`; do not edit.
+Generated from the typed option blocks by `python docs/generate_options.py`; do not edit.
 
-One file is one run. A misspelt key is an error that names the right one. `--force_yml a:b=value` changes or adds a key
-on the command line; values are read as YAML. Complete examples with a reason for each value:
+One file is one run. A misspelt key is an error that names the right one. `--force_yml a:b=value` changes or adds a
+key on the command line; values are read as YAML. Complete examples with a reason for each value:
 [options/sassid/train_sidd.yml](../options/sassid/train_sidd.yml) and the other files of [options/](../options).
 
 ## Networks and their roles
@@ -38,20 +37,20 @@ A role never depends on another key.
 | `network_flat`, `network_texture` | given, likewise | the teachers of TwoTeacherModel |
 | `network_g` | `net_g_*.pth` | the student that is delivered; the network of a test |
 
-`network_*`, `loss`, `optim`, `scheduler`, `val.metrics` and `datasets` of BasicSR's types stay open: BasicSR's registries
-and torch define their keys, and an unknown one is an error that lists them.
+`network_*`, `loss`, `optim`, `scheduler`, `val.metrics` and `datasets` of BasicSR's types stay open: BasicSR's
+registries and torch define their keys, and an unknown one is an error that lists them.
 
 ## Top level
 
 | key | meaning | default |
 |---|---|---|
 | `name` | name of the run; its files are in `experiments/<name>` | required |
-| `model_type` | ThreeStageModel, APBSNModel, SDAPModel, AMSNetModel, DistilledModel, TwoTeacherModel, or any of BasicSR | required |
+| `model_type` | a model of this package (README: methods) or of BasicSR | required |
 | `img_range` | value of white for networks and losses | 255 |
 | `num_gpu` | `auto`: one GPU if there is one; or a number | auto |
 | `manual_seed` | seed of the run | random |
 | `datasets` | blocks `train`, `val`, `val_2` ..., or `test`, `test_2` ... | required |
-| `network_*` | `{{type: NAME, ...}}`, any network of BasicSR's registry | |
+| `network_*` | `{type: NAME, ...}`, any network of BasicSR's registry | |
 | `path` | `pretrain_network_*`, `param_key_*` (`params` or `params_ema`), `strict_load_*`, `resume_state` | |
 | `train`, `val`, `logger`, `inference` | below | |
 | `dist_params` | `backend`, `timeout` (seconds), `port` of the processes | nccl, 7200 |
@@ -63,7 +62,12 @@ BLOCKS: list[tuple[str, type[OptionBlock]]] = [
     ('train of APBSNModel', schema.APBSNTrainOptions), ('train of AMSNetModel', schema.AMSNetTrainOptions),
     ('train.stages.<stage>', schema.StageOptions), ('train.texture', schema.TextureOptions),
     ('inference', InferenceConfig), ('datasets.<name> of type NoisyImageDataset', NoisyImageOptions),
-    ('val', schema.ValOptions), ('logger', schema.LoggerOptions)]
+    ('val', schema.ValOptions), ('logger', schema.LoggerOptions),
+    ('Files of options/evaluation', evaluation.EvaluationOptions),
+    ('datasets.<name> of an evaluation', evaluation.DatasetOptions),
+    ('trainings.<name> of an evaluation', evaluation.TrainingOptions),
+    ('methods.<name> of type denoiser', evaluation.DenoiserOptions),
+    ('methods.<name> of type bm3d', evaluation.BM3DOptions), ('crop_grid', evaluation.CropGridOptions)]
 
 
 def attribute_texts(block: type[OptionBlock]) -> dict[str, str]:
@@ -113,7 +117,7 @@ def table(block: type[OptionBlock], without: type[OptionBlock] | None) -> list[s
     lines = ['| key | type | default | meaning |', '|---|---|---|---|']
     for key, field in block.model_fields.items():
         if without is None or key not in without.model_fields:
-            meaning = texts.get(key, '').replace('``', '`').replace('|', '/')
+            meaning = texts.get(key, '').replace('``', '`').replace('None:', '`~`:').replace('|', '/')
             lines.append(f'| `{key}` | {type_text(field.annotation)} | {default_text(field)} | {meaning} |')
     return lines
 
@@ -123,12 +127,18 @@ def base_block(block: type[OptionBlock]) -> type[OptionBlock] | None:
     return next((base for base in block.__mro__[1:] if any(base is known for _, known in BLOCKS)), None)
 
 
+def title_of(block: type[OptionBlock]) -> str:
+    """The heading of a documented block."""
+    title = next(title for title, known in BLOCKS if known is block)
+    return title if ' ' in title else f'`{title}`'
+
+
 def render() -> str:
     """The page."""
     lines = [INTRODUCTION]
     for title, block in BLOCKS:
         base = base_block(block)
-        extends = f' Beside the keys of {base.__name__}:' if base else ''
+        extends = f' Beside the keys of {title_of(base)}:' if base else ''
         first = (block.__doc__ or '').partition('\n\n')[0].replace('``', '`')
         lines += [f'## `{title}`' if ' ' not in title else f'## {title}', '',
                   re.sub(r'\s+', ' ', first) + extends, '', *table(block, base), '']
@@ -139,6 +149,7 @@ def render() -> str:
 
 
 def main() -> None:
+    """Write the page, or check that it is up to date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--check', action='store_true', help='fail if docs/options.md is stale')
     args = parser.parse_args()

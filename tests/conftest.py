@@ -13,7 +13,7 @@ from helpers import REAL_DATA
 
 os.environ['CUDA_VISIBLE_DEVICES'] = ''  # before any test or fixture asks the driver: it remembers its first answer
 
-import basicsr_sassid  # noqa: E402, F401
+import basicsr_sassid  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.archs import build_network
+from photo_scenes import scene, write_student
 
 from basicsr_sassid import Denoiser
 from basicsr_sassid.inference.subsampled import InferenceConfig
@@ -20,7 +21,6 @@ from basicsr_sassid.io.photo import read_photo
 from basicsr_sassid.utils.errors import UserError
 
 from helpers import ROOT
-from photo_scenes import scene, write_student
 
 FORMAT_1 = Path(__file__).parent / 'fixtures' / 'format1'
 

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from photo_scenes import write_student
 
 from basicsr_sassid import Denoiser
 from basicsr_sassid.cli import main
-
-from photo_scenes import write_student
 
 pytestmark = pytest.mark.slow
 

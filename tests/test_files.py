@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photo_scenes import scene, write_student
 from PIL import Image
 
 from basicsr_sassid.inference.files import denoise_files, plan_outputs
 from basicsr_sassid.io.photo import Photo, read_photo, write_photo
 from basicsr_sassid.utils.errors import UserError
-
-from photo_scenes import scene, write_student
 
 ALPHA = np.arange(2000, dtype=np.uint8).reshape(40, 50)
 

@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ANY_NETWORK, latest_params
 from safetensors.torch import load_file
 
 from basicsr_sassid.cli import main as cli
 from basicsr_sassid.io.photo import read_photo
 from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
+
+from helpers import ANY_NETWORK, latest_params
 
 GOLDEN = Path(__file__).parent / 'golden'
 FORMAT1 = Path(__file__).parent / 'fixtures' / 'format1'

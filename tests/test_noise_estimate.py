@@ -6,6 +6,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from noise_scenes import camera_pairs, noisy_photographs
 
 from basicsr_sassid import NoiseModel, estimate_noise
 from basicsr_sassid.noise import estimate
@@ -14,8 +15,6 @@ from basicsr_sassid.noise.model import MAX_LAG, THRESHOLD
 from basicsr_sassid.noise.sigma_map import noise_gain
 from basicsr_sassid.noise.synthetic import sample_noise
 from basicsr_sassid.utils.errors import UserError
-
-from noise_scenes import camera_pairs, noisy_photographs
 
 
 @pytest.mark.slow

@@ -1,6 +1,10 @@
 """Option files and command lines: what a user types, and the errors."""
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -83,7 +87,7 @@ def test_train_with_a_wrong_option_prints_one_paragraph(photographs, tmp_path, m
     said = capsys.readouterr().err.strip().splitlines()
     errors = [line for line in said if line.startswith('error: ')]
     assert stop.value.code == 2 and len(errors) == 1 and said[-1] == errors[0]
-    import re
+
     assert re.search(message, errors[0]), errors[0]
 
 
@@ -128,8 +132,8 @@ def test_prepare_and_denoise_as_typed_write_their_files(photographs, tmp_path):
 
 @pytest.mark.parametrize('first', ['import basicsr_sassid, basicsr', 'import basicsr_sassid.archs.bnn_arch, basicsr'])
 def test_import_of_the_package_makes_basicsr_importable(tmp_path, first):
-    import subprocess
-    import sys
+
+
     code = (f'{first}; from basicsr.archs import build_network; import basicsr_sassid; '
             "print(build_network({'type': 'BNN', 'dim': 4}).blind_size)")
     done = subprocess.run([sys.executable, '-c', code], env={'PYTHONPATH': str(ROOT), 'PATH': '/usr/bin'},
@@ -165,3 +169,16 @@ def test_training_on_real_noise_gains_three_decibels(real_pairs, tmp_path, monke
         image, reference = (cv2.imread(str(folder / path.name))[..., ::-1].copy() for folder in (noisy, clean))
         gains.append(calculate_psnr(denoise(image), reference, 0) - calculate_psnr(image, reference, 0))
     assert np.mean(gains) > 3, gains
+
+
+def test_options_page_is_up_to_date():
+    done = subprocess.run([sys.executable, 'docs/generate_options.py', '--check'], cwd=ROOT, capture_output=True,
+                          text=True, check=False, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    assert done.returncode == 0, done.stderr
+
+
+def test_pyproject_lists_every_package():
+    listed = set(re.findall(r"'(basicsr_sassid[\w.]*)',", (ROOT / 'pyproject.toml').read_text()))
+    packages = {'.'.join(path.parent.relative_to(ROOT).parts) for path in (ROOT / 'basicsr_sassid').rglob('__init__.py')}
+    options = {f'basicsr_sassid.options.{path.name}' for path in (ROOT / 'options').iterdir() if path.is_dir()}
+    assert packages | options <= listed

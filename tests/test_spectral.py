@@ -7,12 +7,11 @@ import cv2
 import numpy as np
 import pytest
 from basicsr.metrics import calculate_psnr
+from noise_scenes import camera_pairs
 
 from basicsr_sassid import SpectralDenoiser, estimate_noise
 from basicsr_sassid.noise.model import MAX_LAG
 from basicsr_sassid.utils.errors import UserError
-
-from noise_scenes import camera_pairs
 
 
 def mean_psnr(denoise, pairs) -> float:

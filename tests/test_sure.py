@@ -4,11 +4,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from noise_scenes import camera_pairs, unit_range
 
 from basicsr_sassid import SpectralDenoiser
 from basicsr_sassid.inference.sure import monte_carlo_sure, optimal_blend_weight
-
-from noise_scenes import camera_pairs, unit_range
 
 
 def blur(sigma):
