@@ -9,9 +9,8 @@ import torch
 from basicsr.archs import build_network
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('module', ['utils.sequences', 'noise.estimate', 'inference.spectral', 'inference.denoiser',
-                                    'pipeline.run'])
+                                    pytest.param('pipeline.run', marks=pytest.mark.slow)])
 def test_docstring_examples_give_the_printed_results(module, tmp_path, monkeypatch):
     weights = tmp_path / 'net_g_latest.pth'
     torch.save({'params': build_network({'type': 'DenoisingUNet', 'dim': 4}).state_dict()}, weights)

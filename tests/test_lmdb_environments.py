@@ -126,14 +126,14 @@ def test_training_with_an_lmdb_cache_resumed_in_the_same_process_ends_the_same(p
     opt = tiny_options(photographs, teacher_cache='lmdb')
     opt['datasets']['train']['num_worker_per_gpu'] = workers
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop_at_10(model, current_iter):
         if current_iter == 10:  # of 12: in the last stage, whose teachers are cached
-            raise Stop
+            raise StopError
     train(resolve_options(opt, tmp_path / 'once', True))
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(resolve_options(opt, tmp_path / 'resumed', True), on_iteration=stop_at_10)
     train(resolve_options(opt, tmp_path / 'resumed', True, auto_resume=True))
     assert_same(weights_of(tmp_path / 'once'), weights_of(tmp_path / 'resumed'))

@@ -63,7 +63,8 @@ def test_submit_sidd_mat_has_time_and_method(sidd_downloads, weights, tmp_path):
 
 
 def test_submit_sidd_csv_has_the_denoised_blocks(sidd_downloads, weights, tmp_path):
-    number, content = submit(sidd_downloads, weights, tmp_path / 'SubmitSrgb.csv').read_text().splitlines()[6].split(',')
+    rows = submit(sidd_downloads, weights, tmp_path / 'SubmitSrgb.csv').read_text().splitlines()
+    number, content = rows[6].split(',')
     block = np.frombuffer(base64.b64decode(content), np.uint8).reshape(256, 256, 3)
     assert number == '5'
     assert np.array_equal(block, expected_block(sidd_downloads, weights))

@@ -68,7 +68,8 @@ def test_subsampled_inference_same_seed_gives_the_same_result():
     ({'stride': 2}, "net: key 'stride' was renamed: pd_b"), ({'parts': 2}, "'parts' was renamed: num_masks"),
     ({'refine': 'again'}, "'refine' was renamed: refinement, with the values none, second_pass"),
     ({'refinement': 'replace'}, "net.refinement: expected one of none, second_pass, r3, got 'replace'"),
-    ({'num_masks': 1}, 'net.num_masks: 1 would hide the whole image'), ({'pd_b': 0}, 'net.pd_b: expected a number >= 1'),
+    ({'num_masks': 1}, 'net.num_masks: 1 would hide the whole image'),
+    ({'pd_b': 0}, 'net.pd_b: expected a number >= 1'),
     ({'r3_p': 2.0}, 'net.r3_p: expected a number <= 1'), ({'pd_bb': 2}, "unknown key 'pd_bb'. Did you mean 'pd_b'")])
 def test_inference_config_bad_block_raises_user_error(block, message):
     with pytest.raises(UserError, match=message):
