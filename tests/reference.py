@@ -1,4 +1,4 @@
-"""Plain formulations, from the paper and with the authors' names and layout: the oracle of the equivalence tests.
+"""Reference implementation, written straight from the paper with the authors' names and layout.
 
 Pad, convolve, crop; standard deviation from all windows; alpha piece by piece.
 """
@@ -34,6 +34,7 @@ def official_lan_shapes(receptive_size: int = 3, dim: int = 64) -> dict[str, tup
 
 
 def random_state(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    """Random weights and biases of these shapes; the two copies of the BNN's last layer are equal."""
     state = {}
     for name, shape in shapes.items():
         fan_in = shape[1] * shape[2] * shape[3]
@@ -78,6 +79,7 @@ def _one_by_one(state, name, x):
 
 
 def unet(state, x):
+    """Square images with sides that are multiples of 32."""
     return _one_by_one(state, 'output_conv', _trunk(state, x, False))
 
 
@@ -91,6 +93,7 @@ def bnn(state, x, blind_size=9):
 
 
 def lan(state, x, receptive_size=3):
+    """Any size."""
     layers = receptive_size // 2
     x = F.relu(_one_by_one(state, 'conv.0', x))
     for i in range(layers):
@@ -106,6 +109,7 @@ def lan(state, x, receptive_size=3):
 
 
 def local_std(x, window=7):
+    """Population standard deviation over each window of the channels' mean."""
     radius = window // 2
     grey = F.pad(x.mean(dim=1, keepdim=True), (radius,) * 4, mode='reflect')
     windows = F.unfold(grey, window).view(x.shape[0], window * window, *x.shape[2:])
@@ -113,6 +117,7 @@ def local_std(x, window=7):
 
 
 def alpha(std, lower=1., upper=5.):
+    """Eq. 3."""
     result = torch.full_like(std, 0.5)
     result[std < lower] = torch.sigmoid(std[std < lower] - lower)
     result[std > upper] = torch.sigmoid(std[std > upper] - upper)

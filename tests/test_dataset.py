@@ -121,7 +121,8 @@ SMALL_RGB = (RGB >> 8).astype(np.uint8)
     ('rgba.png', lambda path: cv2.imwrite(path, np.dstack((SMALL_RGB[..., ::-1], (GREY >> 9).astype(np.uint8)))),
      AS_RGB8),
     ('palette.png', lambda path: Image.fromarray(SMALL_RGB).quantize(8).save(path), None),
-    ('photo.jpg', lambda path: cv2.imwrite(path, SMALL_RGB), None)], ids=lambda value: value if isinstance(value, str) else '')
+    ('photo.jpg', lambda path: cv2.imwrite(path, SMALL_RGB), None)],
+    ids=lambda value: value if isinstance(value, str) else '')
 def test_dataset_any_kind_of_file_is_rgb_in_unit_range(tmp_path, name, write, expected):
     write(str(tmp_path / name))
     image = noisy(tmp_path, phase='val')[0]['lq'].numpy()

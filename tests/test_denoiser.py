@@ -138,7 +138,8 @@ def test_denoiser_file_of_a_newer_format_is_refused(tmp_path, name):
         torch.save({'params': state, **card}, tmp_path / name)
     else:
         write_safetensors(state, card, tmp_path / name)
-    with pytest.raises(UserError, match=rf'^\S*{name} has format 3; this version reads up to 2. Upgrade basicsr_sassid.$'):
+    message = rf'^\S*{name} has format 3; this version reads up to 2. Upgrade basicsr_sassid.$'
+    with pytest.raises(UserError, match=message):
         Denoiser(tmp_path / name)
 
 

@@ -155,6 +155,7 @@ def test_noise_model_of_a_newer_format_is_refused():
         NoiseModel.from_dict({**camera_pairs()[1].to_dict(), 'format': 3})
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_estimate_noise_smartphone_is_the_truth_of_the_references(real_pairs):
     noisy, clean = ([cv2.imread(str(path))[..., ::-1] for path in sorted(folder.glob('*.png'))]

@@ -1,4 +1,4 @@
-"""Files of this package in spandrel: what loads, that it predicts what Denoiser predicts, and what is refused."""
+"""Files of this package in spandrel: predictions equal to Denoiser's, and refusals."""
 from __future__ import annotations
 
 import json
@@ -84,7 +84,7 @@ def _grey_levels_apart(a: Tensor, b: Tensor) -> float:
 
 @pytest.mark.parametrize('kind', ['DenoisingUNet', 'LAN'])
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_modelloader_file_of_ours_predicts_as_denoiser(tmp_path, kind, suffix):
+def test_modelloader_file_of_this_package_predicts_as_denoiser(tmp_path, kind, suffix):
     path = _write(tmp_path / f'net{suffix}', _trained(kind), network=SMALL[kind], img_range=255)
     image = _image()
     assert _grey_levels_apart(spandrel.ModelLoader().load_from_file(path)(image), _by_denoiser(path, image)) < 0.01
@@ -124,12 +124,12 @@ def test_modelloader_module_alone_takes_the_unit_range(tmp_path):
     assert descriptor.model(image).clamp(0, 1).equal(descriptor(image))
 
 
-def test_modelloader_lan_is_not_to_be_tiled(tmp_path):
+def test_modelloader_lan_is_not_tiled(tmp_path):
     path = _write(tmp_path / 'lan.pth', _trained('LAN'))
     assert spandrel.ModelLoader().load_from_file(path).tiling is spandrel.ModelTiling.INTERNAL
 
 
-# ---- what a state dict does not tell ----
+# ---- what a state dict does not determine ----
 
 def test_modelloader_student_of_the_unit_range_is_refused(tmp_path):
     """It returns the image in both ranges, 5 grey levels apart."""
@@ -138,12 +138,12 @@ def test_modelloader_student_of_the_unit_range_is_refused(tmp_path):
         spandrel.ModelLoader().load_from_file(path)
 
 
-def test_modelloader_student_that_range_does_not_change_loads(tmp_path):
+def test_modelloader_student_alike_in_both_ranges_loads(tmp_path):
     path, image = _write(tmp_path / 'student.pth', _trained(bias=0), img_range=1), _image()
     assert _grey_levels_apart(spandrel.ModelLoader().load_from_file(path)(image), _by_denoiser(path, image)) < 1
 
 
-def test_modelloader_network_that_loses_the_image_is_refused(tmp_path):
+def test_modelloader_untrained_network_is_refused(tmp_path):
     path = _write(tmp_path / 'untrained.pth', build_network(SMALL['DenoisingUNet']).state_dict())
     with pytest.raises(spandrel.UnsupportedModelError, match='does not return a test image'):
         spandrel.ModelLoader().load_from_file(path)
@@ -179,23 +179,23 @@ def test_load_given_range_predicts_as_denoiser(tmp_path):
     assert _grey_levels_apart(load(path, img_range=1)(image), _by_denoiser(path, image, img_range=1)) < 0.01
 
 
-def test_load_range_neither_stated_nor_clear_is_refused(tmp_path):
+def test_load_unknown_range_is_refused(tmp_path):
     with pytest.raises(ValueError, match='img_range=255 or img_range=1'):
         load(_write(tmp_path / 'student.pth', _trained(bias=0.02)))
 
 
-def test_load_infer_network_options_several_passes_is_refused(tmp_path):
+def test_load_network_of_several_passes_is_refused(tmp_path):
     with pytest.raises(ValueError, match='several passes'):
-        load(_student(tmp_path / 'student.pth', inference={'stride': 2}))
+        load(_student(tmp_path / 'student.pth', inference={'pd_b': 2}))
 
 
-def test_load_infer_network_options_others_is_refused(tmp_path):
+def test_load_network_of_another_package_is_refused(tmp_path):
     network = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'upscale': 1}
     with pytest.raises(ValueError, match='EDSR'):
         load(_write(tmp_path / 'net.pth', build_network(network).state_dict(), network=network))
 
 
-def test_load_weights_that_do_not_fit_the_stated_network_are_refused(tmp_path):
+def test_load_weights_of_another_size_are_refused(tmp_path):
     with pytest.raises(ValueError, match='does not fit'):
         load(_student(tmp_path / 'student.pth', network={'type': 'DenoisingUNet', 'dim': 8}))
 
@@ -214,7 +214,7 @@ def test_install_registry_keeps_every_other_architecture():
 @pytest.mark.parametrize(('network', 'expected'), [
     ({'type': 'RRDBNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1}, 'ESRGAN'),
     ({'type': 'SRVGGNetCompact', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_conv': 2}, 'Compact')])
-def test_install_infer_network_options_others_loads_as_before(tmp_path, network, expected):
+def test_install_network_of_another_package_loads_as_before(tmp_path, network, expected):
     path = _write(tmp_path / 'net.pth', build_network(network).state_dict())
     assert spandrel.ModelLoader().load_from_file(path).architecture.id == expected
 
@@ -231,7 +231,7 @@ def test_install_state_dict_of_ours_is_detected_by_one_architecture(kind):
     {'branch1.body.0.weight': torch.zeros(8), 'tail.6.weight': torch.zeros(8)},
     {'encode_block_1.0.weight': torch.zeros(8), 'decode_block_1.0.weight': torch.zeros(8)},
     {'epoch': 3, 'model_weight': {}}], ids=['classifier', 'branches', 'blocks', 'checkpoint'])
-def test_install_names_as_ours_with_other_shapes_are_not_detected(state):
+def test_install_our_names_with_other_shapes_are_not_detected(state):
     assert not any(support.detect(state) for support in spandrel.MAIN_REGISTRY
                    if support.architecture.id.startswith('basicsr_sassid.'))
 

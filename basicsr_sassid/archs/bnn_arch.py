@@ -2,7 +2,7 @@
 
 Written from the paper; backbone of Laine et al. (NeurIPS 2019). Licence: Apache-2.0.
 Differs from the released code: ``blind_size`` must be odd (there an even one silently gives the next odd one),
-any height and width (there: squares of multiples of 32); ``forward`` changes no attribute.
+any height and width (there: equal sides that are multiples of 32); ``forward`` changes no attribute.
 """
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class BNN(nn.Module):
         super().__init__()
         if not isinstance(blind_size, int) or blind_size < 1 or blind_size % 2 == 0:
             raise ValueError(
-                f'blind_size: expected an odd number >= 1 (the side of the blind square), got {blind_size!r}')
+                f'blind_size: expected an odd number >= 1 (side of the blind neighbourhood), got {blind_size!r}')
         self.blind_size = blind_size
         self.trunk = UNetTrunk(num_in_ch, dim, half_plane=True)
         self.fuse = nn.Sequential(

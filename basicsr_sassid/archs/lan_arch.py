@@ -57,7 +57,7 @@ class LAN(nn.Module):
         super().__init__()
         if not isinstance(receptive_size, int) or receptive_size < 1 or receptive_size % 2 == 0:
             raise ValueError(
-                f'receptive_size: expected an odd number >= 1 (the side of the square it sees), got {receptive_size!r}')
+                f'receptive_size: expected an odd number >= 1 (side of the receptive field), got {receptive_size!r}')
         self.global_context = channel_attention
         stem: list[nn.Module] = [nn.Conv2d(num_in_ch, dim, 1), nn.ReLU(inplace=True)]
         for _ in range(receptive_size // 2):

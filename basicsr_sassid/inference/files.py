@@ -16,8 +16,8 @@ from basicsr_sassid.utils.sequences import scaled
 
 
 def denoise_files(inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str],
-                  weights: str | os.PathLike[str], device: str = 'auto', tile: int = 512, overlap: int = 128, self_ensemble: bool = False, precision: str = 'auto'
-                  ) -> dict[str, str]:
+                  weights: str | os.PathLike[str], device: str = 'auto', tile: int = 512, overlap: int = 128,
+                  self_ensemble: bool = False, precision: str = 'auto') -> dict[str, str]:
     """Denoise image files and folders (searched below) into ``output``, keeping names, sub-folders, format, bit
     depth, alpha, ICC profile and EXIF.
 

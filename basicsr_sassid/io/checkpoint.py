@@ -56,13 +56,17 @@ def _read_file(path: Path, name: str, size: int, modified: int) -> dict[str, Any
         try:
             content = torch.load(path, map_location='cpu', weights_only=True)
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, KeyError, ValueError) as error:
-            raise UserError(f'{name} is no file of weights, or damaged: {str(error).splitlines()[0]}') from error
+            raise UserError(f'{name} is no file of weights, or damaged: {_first_line(error)}') from error
     if not isinstance(content, dict):
         raise UserError(f'{name} is no file of weights: it holds a {type(content).__name__}')
     entries = cast('dict[str, Any]', content)
     check_format(entries.get('format'), FORMAT, name)
     state, settings = unwrap_checkpoint(entries)
     return {'params': state, **settings} if settings else entries
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def check_format(number: object, newest: int, name: str) -> None:
@@ -82,7 +86,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         if card.get('format', '').isdecimal():  # 'pt' in files of other programs
             settings['format'] = int(card['format'])
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f'{path} is no file of weights, or damaged: {str(error).splitlines()[0]}') from error
+        raise UserError(f'{path} is no file of weights, or damaged: {_first_line(error)}') from error
     return {'params': params, **settings}
 
 

@@ -13,13 +13,13 @@ REGIONS = ('flat', 'texture', 'all')
 
 
 def local_std(x: Tensor, window: int = 7) -> Tensor:
-    """Population standard deviation of the channels' mean in a ``window`` x ``window`` square around each pixel.
+    """Population standard deviation of the channels' mean in a ``window`` x ``window`` box around each pixel.
 
     Computed in float64, where E[x^2] - E[x]^2 is exact to 1e-5 grey levels; in float32 its error reaches 0.16.
 
     Args:
         x: (N, C, H, W), H and W > window // 2; the border is mirrored without its edge.
-        window: side of the square in pixels, odd.
+        window: side of the box in pixels, odd.
 
     Returns:
         (N, 1, H, W), in the units and the dtype of x.

@@ -21,8 +21,8 @@ class PosteriorMean:
 
     Laine et al. (2019) train a network to predict :math:`\sigma_\mu`. Here it follows from the measured noise: the
     local mean square of the difference between noisy pixel and prediction, less the noise's variance, is the
-    prediction's error. Where the noise is weak and the image has detail, a blind prediction is further from the clean pixel than
-    the noisy pixel is.
+    prediction's error. Where the noise is weak and the image has detail, a blind prediction is further from the clean
+    pixel than the noisy pixel is.
 
     Args:
         noise: of :func:`estimate_noise`.

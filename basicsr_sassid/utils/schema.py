@@ -17,7 +17,7 @@ class OptionBlock(BaseModel):
     """Base of the option blocks that this package defines: unknown keys are errors, YAML's ``yes`` is no number.
 
     Attributes:
-        renamed_keys: old key -> what to write now; an old key is an error that says so.
+        renamed_keys: old key -> what to write now; an old key is an error that names the new one.
     """
     model_config = ConfigDict(extra='forbid', strict=True, frozen=True, arbitrary_types_allowed=True)
     renamed_keys: ClassVar[Mapping[str, str]] = {}
@@ -71,7 +71,7 @@ def _unknown_key(cls: type[OptionBlock], key: str, block: str) -> str:
 
 
 def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
-    """The allowed values in the package's words; pydantic's own message for what has none here."""
+    """The allowed values in this package's wording; pydantic's message for other kinds of errors."""
     if kind in ('literal_error', 'enum'):
         return f'expected one of {str(context["expected"]).replace(chr(39), "").replace(" or ", ", ")}'
     bounds = {'greater_than_equal': 'ge', 'greater_than': 'gt', 'less_than_equal': 'le', 'less_than': 'lt'}
