@@ -1,4 +1,4 @@
-"""What is written in the end: the student, the classical result, and as much of the input as was asked for."""
+"""BlendedDenoiser: the weighted mean of two denoisers, with an adjustable strength."""
 from __future__ import annotations
 
 import dataclasses
@@ -7,65 +7,84 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-Denoise = Callable[..., np.ndarray]
-_ROWS = 256  # mixed at a time
-_COARSE = 16  # pixels: what is larger is colour and light, not noise
+from basicsr_sassid.utils.sequences import Progress, scaled
+
+Denoise = Callable[..., np.ndarray]  # called with pixels and a Progress
+_ROWS = 256  # blended at a time, which bounds the memory
+_COARSE = 16  # pixels: detail on a larger scale is colour and light, not noise
 
 
 @dataclasses.dataclass
 class BlendedDenoiser:
-    """A mean of two denoisers, blended with the input.
+    """Weighted mean of a classical denoiser and a trained network, applied with an adjustable strength.
 
     Attributes:
-        classical: the denoiser that needs no training; None with ``share`` 1.
-        student: the trained one; None with ``share`` 0.
-        share: of the student, 0 to 1.
-        strength: 0 to 1, how much of what they remove is removed.
-        chroma: the same for differences of colour; by default as ``strength``.
+        classical: the denoiser without training; None with ``student_weight`` 1.
+        student: the trained network; None with ``student_weight`` 0.
+        student_weight: weight of the student in the mean, 0 to 1.
+        strength: fraction of the removed noise that is removed in the output, 0 to 1.
+        chroma: the same for colour differences; by default ``strength``.
         keep_colour: take the colour of large areas from the input.
+
+    Raises:
+        ValueError: a denoiser with a weight above 0 is None.
     """
     classical: Denoise | None
     student: Denoise | None
-    share: float
+    student_weight: float
     strength: float = 1.
     chroma: float | None = None
     keep_colour: bool = False
 
-    def __call__(self, pixels: np.ndarray, progress: Callable[[float], None] | None = None) -> np.ndarray:
-        """(H, W, 1) or (H, W, 3), uint8 or uint16, to the same."""
+    def __post_init__(self) -> None:
+        if (self.classical is None and self.student_weight < 1) or (self.student is None and self.student_weight > 0):
+            raise ValueError(f'student_weight {self.student_weight}: a denoiser that it needs is None')
+
+    def __call__(self, pixels: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+        """Denoise one image.
+
+        Args:
+            pixels: (H, W, 1) or (H, W, 3), uint8 or uint16.
+            progress: called with the fraction done, 0 to 1.
+
+        Returns:
+            The denoised image, of the same shape, dtype and range.
+        """
         white = np.iinfo(pixels.dtype).max
-        fine = pixels if white == 65535 else pixels.astype(np.uint16) * 257  # fractions of a grey level
-        parts = [(denoise, share) for denoise, share in ((self.classical, 1 - self.share), (self.student, self.share))
-                 if share > 0]
-        results = []
-        for number, (denoise, share) in enumerate(parts):
-            def show(done: float, number: int = number) -> None:
-                if progress:
-                    progress((number + done) / len(parts))
-            results.append((denoise(fine, show), share))
-        result = np.empty_like(pixels)
+        fine = pixels if white == 65535 else pixels.astype(np.uint16) * 257  # keeps fractions of a grey level
+        weighted = [(denoise, weight) for denoise, weight in ((self.classical, 1 - self.student_weight),
+                                                              (self.student, self.student_weight))
+                    if denoise is not None and weight > 0]
+        results = [(denoise(fine, scaled(progress, number / len(weighted), 1 / len(weighted))), weight)
+                   for number, (denoise, weight) in enumerate(weighted)]
+        output = np.empty_like(pixels)
         for top in range(0, len(pixels), _ROWS):
             rows = slice(top, top + _ROWS)
-            mean = sum(part[rows].astype(np.float32) * share for part, share in results)
-            result[rows] = (self._blend(fine[rows].astype(np.float32), mean) * (white / 65535)).round().clip(0, white)
-        return _with_colour_of(pixels, result) if self.keep_colour else result
+            mean = sum(result[rows].astype(np.float32) * weight for result, weight in results)
+            blended = self._apply_strength(fine[rows].astype(np.float32), np.asarray(mean))
+            output[rows] = (blended * (white / 65535)).round().clip(0, white)
+        return restore_coarse_colour(output, pixels) if self.keep_colour else output
 
     def on_floats(self, image: np.ndarray) -> np.ndarray:
-        """The same for (H, W, 3) float32 in [0, 1]."""
+        """Denoise (H, W, 3) float32 in [0, 1], in steps of 1/65535."""
         return self((image * 65535).round().astype(np.uint16)).astype(np.float32) / 65535
 
-    def _blend(self, noisy: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    def _apply_strength(self, noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
         chroma = self.strength if self.chroma is None else self.chroma
-        removed = noisy - clean
+        removed = noisy - denoised
         grey = removed.mean(axis=2, keepdims=True)
         return noisy - self.strength * grey - chroma * (removed - grey)
 
 
-def _with_colour_of(pixels: np.ndarray, result: np.ndarray) -> np.ndarray:
-    """``result`` with the means of ``pixels`` over large areas."""
-    height, width = pixels.shape[:2]
+def restore_coarse_colour(denoised: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+    """Shift ``denoised`` so that its means over large areas are those of ``noisy``.
+
+    Args:
+        denoised, noisy: (H, W, C), of the same shape and integer dtype.
+    """
+    height, width = noisy.shape[:2]
     small = (-(-width // _COARSE), -(-height // _COARSE))
-    coarse = [cv2.resize(image, small, interpolation=cv2.INTER_AREA).astype(np.float32) for image in (pixels, result)]
+    coarse = [cv2.resize(image, small, interpolation=cv2.INTER_AREA).astype(np.float32) for image in (noisy, denoised)]
     shift = cv2.GaussianBlur(coarse[0] - coarse[1], (0, 0), 4)
-    shift = cv2.resize(shift, (width, height), interpolation=cv2.INTER_LINEAR).reshape(pixels.shape)
-    return (result + shift).round().clip(0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+    shift = cv2.resize(shift, (width, height), interpolation=cv2.INTER_LINEAR).reshape(noisy.shape)
+    return (denoised + shift).round().clip(0, np.iinfo(noisy.dtype).max).astype(noisy.dtype)

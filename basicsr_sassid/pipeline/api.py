@@ -1,4 +1,121 @@
-"""The public functions of the pipeline."""
-from basicsr_sassid.pipeline.run import clean_photos, fit_denoiser
+"""The public functions of the pipeline: clean_photos and fit_denoiser."""
+from __future__ import annotations
 
-__all__ = ['clean_photos', 'fit_denoiser']
+import contextlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from basicsr_sassid.inference.denoiser import Denoiser
+from basicsr_sassid.inference.files import plan_outputs
+from basicsr_sassid.io.foreign_formats import list_foreign
+from basicsr_sassid.io.photo import EXTENSIONS
+from basicsr_sassid.pipeline.console import print_result
+from basicsr_sassid.pipeline.options import EFFORTS, CleanOptions, StrPath
+from basicsr_sassid.pipeline.run import STUDENT, PhotoRun
+from basicsr_sassid.training.runtime import silence
+from basicsr_sassid.utils.errors import UserError
+
+__all__ = ['EFFORTS', 'CleanOptions', 'clean_photos', 'fit_denoiser']
+
+
+def clean_photos(photos: Sequence[StrPath], output: StrPath, effort: str = 'normal',  # noqa: PLR0913  one per flag
+                 minutes: float | None = None, weights: StrPath | None = None, save_weights: StrPath | None = None,
+                 device: str = 'auto', blind_size: int | str = 'auto', strength: float = 1.,
+                 chroma: float | None = None, seed: int = 0) -> dict[str, str]:
+    """Denoise photographs with a network trained on them alone, and report on it in ``output/report.html``.
+
+    Args:
+        photos: image files and folders (searched below).
+        output: folder. Names, sub-folders, formats, bit depth, alpha, ICC profile and EXIF are kept. A run that was
+            stopped continues when it is called with the same arguments.
+        effort: ``instant`` (no training), ``quick``, ``normal`` or ``best``: 0, 5, 20 or 90 minutes of training.
+        minutes: minutes of training, in place of ``effort``.
+        weights: a student of an earlier run; replaces the training.
+        save_weights: ``.safetensors`` or ``.pth`` to which the student is copied.
+        device: ``auto`` or torch's name of a device.
+        blind_size: ``auto`` (from the measured noise), or an odd number of pixels.
+        strength, chroma: 0 to 1, the fraction of the noise, and of colour noise, that is removed; ``chroma`` is by
+            default ``strength``.
+        seed: of the training.
+
+    Returns:
+        The files that were left out, with the reason.
+
+    Raises:
+        UserError: no such file; nothing to measure or to train on; almost no noise; an output that would overwrite an
+            input; no space; a value out of its range.
+    """
+    options = CleanOptions(effort, minutes, weights, save_weights, device, blind_size, strength, chroma, seed)
+    silence()
+    if options.weights:
+        Denoiser(options.weights, options.device)  # raises before anything is written
+    folder = Path(output).expanduser()
+    if folder.suffix.lower() in EXTENSIONS and not folder.is_dir():
+        raise UserError(f'-o {folder}: expected a folder')
+    # from the second time on, PHOTOS/* names the output too
+    inputs = [path for path in photos if Path(path).expanduser().resolve() != folder.resolve()] or photos
+    with PhotoRun(plan_outputs(inputs, folder), folder, options) as run:
+        run.survey(_foreign_files(inputs, folder))
+        denoiser = run.blend(run.train())
+        run.write(denoiser)
+        if options.save_weights:
+            run.export_student(Path(options.save_weights))
+        report = run.report(denoiser)
+    print_result(run.failed, len(run.done()), folder, report)
+    return run.failed
+
+
+def fit_denoiser(photos: StrPath | Sequence[StrPath], minutes: float = EFFORTS['normal'],
+                 folder: StrPath | None = None, device: str = 'auto', blind_size: int | str = 'auto', seed: int = 0
+                 ) -> Denoiser:
+    """Train a student on noisy photographs alone.
+
+    Args:
+        photos: image files and folders (searched below).
+        minutes: minutes of training, above 0.
+        folder: folder from which a stopped training continues; the student stays there as ``student.safetensors``. By
+            default a temporary one.
+        device, blind_size, seed: see :func:`clean_photos`.
+
+    Returns:
+        The student: a function from noisy to denoised arrays.
+
+    Raises:
+        UserError: see :func:`clean_photos`.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import skimage.data
+        >>> from PIL import Image
+        >>> rng = np.random.default_rng(0)
+        >>> noisy = (skimage.data.rocket() + rng.normal(0, 15, (427, 640, 3))).clip(0, 255).astype(np.uint8)
+        >>> folder = tempfile.mkdtemp()
+        >>> Image.fromarray(noisy).save(f'{folder}/rocket.png')
+        >>> denoise = fit_denoiser(folder, minutes=0.01)     # 20 for real
+        1 photograph, 0.3 megapixels; noise of 1... grey levels, correlated over 1 pixel
+        >>> denoise(noisy).shape
+        (427, 640, 3)
+    """
+    inputs = [photos] if isinstance(photos, (str, os.PathLike)) else list(photos)
+    options = CleanOptions(minutes=minutes, device=device, blind_size=blind_size, seed=seed)
+    if not options.training_minutes:
+        raise UserError(f'minutes: expected a number above 0, got {minutes}')
+    silence()
+    with contextlib.nullcontext(folder) if folder else tempfile.TemporaryDirectory() as name:
+        output = Path(name)
+        with PhotoRun(plan_outputs(inputs, output / 'unused'), output, options) as run:
+            run.survey()
+            student = run.train()
+            assert student is not None  # with minutes of training there is one
+            run.export_student(output / STUDENT)
+            run.remove_intermediates()
+    return student
+
+
+def _foreign_files(inputs: Sequence[StrPath], output: Path) -> dict[str, str]:
+    """Files in the input folders, outside ``output``, whose format is not read here, with the reason."""
+    return {file: reason for path in inputs if Path(path).is_dir() for file, reason in list_foreign(path).items()
+            if output.resolve() not in Path(file).resolve().parents}

@@ -1,8 +1,9 @@
-"""What can go wrong in training without clean images, seen in noisy data alone, and said in plain words."""
+"""Failures of training without clean images, detected from noisy data alone."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,75 +12,114 @@ from basicsr_sassid.noise.estimate import PATCH
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.noise.sigma_map import sigma_map
 
-IDENTITY = 0.5  # of the noise's standard deviation: what the removed part has at least, in flat areas
-COLOUR_SHIFT = 1.5  # grey levels: what the mean of a channel may move
-_NAMES = {'bnn': 'The blind network', 'result': 'The result'}
-OVER_SMOOTHING = 2.  # times the noise's variance: what the removed part has at most, in textured areas
+LEAST_REMOVED = 0.5  # of the noise's standard deviation, removed in flat areas: below it a network copies its input
+MOST_REMOVED = 2.  # times the noise's variance, removed in textured areas: above it detail is removed
+COLOUR_SHIFT = 1.5  # grey levels, of the mean of a channel
+_NAMES = {'bnn': 'The BNN', 'result': 'The result'}
 
 
 @dataclasses.dataclass
 class Finding:
-    """Something that a user should know.
+    """One problem that :func:`diagnose` detected.
 
     Attributes:
-        stage: ``bnn``, or ``result``: what is written in the end.
+        stage: ``bnn``, or ``result``: the blend that is written.
         kind: ``identity``, ``colour`` or ``smooth``.
-        text: what was seen, in plain words.
-        answer: what was done about it, or what the user can do.
+        text: the observation, as a sentence.
+        action: what was done about it, or what the user can do.
     """
     stage: str
     kind: str
     text: str
-    answer: str
+    action: str
+
+    def to_dict(self) -> dict[str, str]:
+        """The finding as values that JSON has."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Finding:
+        """Inverse of :meth:`to_dict`; reads format 1 too, where ``action`` was called ``answer``."""
+        action = content['action'] if 'action' in content else content['answer']
+        return cls(content['stage'], content['kind'], content['text'], action)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Removal:
+    """What a denoiser removes from one crop.
+
+    Attributes:
+        flat, textured: variance of the removed part, as a multiple of the noise's, in flat and in textured areas.
+        shift: (3,), mean of the removed part in grey levels; None where too many pixels are clipped.
+    """
+    flat: float
+    textured: float
+    shift: np.ndarray | None
 
 
 def diagnose(stage: str, denoise: Callable[[np.ndarray], np.ndarray], crops: Sequence[np.ndarray], noise: NoiseModel
-                 ) -> list[Finding]:
-    """Look at what a denoiser removes from noisy crops, (H, W, 3) float32 in [0, 1], of known noise."""
-    flat, textured, shifts = [], [], []
-    for crop in crops:
-        result = denoise(crop)
-        removed = (crop - result) * 255
-        expected = sigma_map(crop, noise) ** 2
-        detail, removed_power, expected_power = (_squares(plane.mean(axis=2)) for plane in (
-            (result * 255 - cv2.GaussianBlur(result * 255, (0, 0), 3)) ** 2, removed ** 2, expected))
-        order = np.argsort(detail)
-        fifth = max(len(order) // 5, 1)
-        flat.append(removed_power[order[:fifth]].mean() / max(expected_power[order[:fifth]].mean(), 1e-6))
-        textured.append(removed_power[order[-fifth:]].mean() / max(expected_power[order[-fifth:]].mean(), 1e-6))
-        inside = ((crop > 0.01) & (crop < 0.99)).all(axis=2)  # where the noise is cut off, its mean is not zero
-        if inside.mean() > 0.5:
-            shifts.append(removed[inside].mean(axis=0))
-    return [*_identity(stage, float(np.sqrt(np.median(flat)))), *_smooth(stage, float(np.median(textured))),
-            *(_colour(stage, np.median(shifts, axis=0)) if shifts else [])]
+             ) -> list[Finding]:
+    """Compare the part that a denoiser removes from noisy crops with their noise.
+
+    Args:
+        stage: ``bnn`` or ``result``, for the findings.
+        denoise: (H, W, 3) float32 in [0, 1] to the same.
+        crops: noisy, (H, W, 3) float32 in [0, 1].
+        noise: of the crops.
+
+    Returns:
+        The problems, none if there are no crops.
+    """
+    if not crops:
+        return []
+    removals = [_measure_removal(crop, denoise(crop), noise) for crop in crops]
+    shifts = [removal.shift for removal in removals if removal.shift is not None]
+    return [*_check_identity(stage, float(np.sqrt(np.median([removal.flat for removal in removals])))),
+            *_check_smoothing(stage, float(np.median([removal.textured for removal in removals]))),
+            *(_check_colour(stage, np.median(shifts, axis=0)) if shifts else [])]
 
 
-def _squares(plane: np.ndarray) -> np.ndarray:
-    """The means of all squares of 32x32 pixels."""
+def _measure_removal(crop: np.ndarray, result: np.ndarray, noise: NoiseModel) -> _Removal:
+    removed = (crop - result) * 255
+    expected = sigma_map(crop, noise) ** 2
+    high_pass = (result * 255 - cv2.GaussianBlur(result * 255, (0, 0), 3)) ** 2
+    detail, removed_power, expected_power = (_patch_means(plane.mean(axis=2))
+                                             for plane in (high_pass, removed ** 2, expected))
+    order = np.argsort(detail)
+    fifth = max(len(order) // 5, 1)
+
+    def ratio(patches: np.ndarray) -> float:
+        return removed_power[patches].mean() / max(expected_power[patches].mean(), 1e-6)
+    unclipped = ((crop > 0.01) & (crop < 0.99)).all(axis=2)  # the mean of clipped noise is not zero
+    shift = removed[unclipped].mean(axis=0) if unclipped.mean() > 0.5 else None
+    return _Removal(ratio(order[:fifth]), ratio(order[-fifth:]), shift)
+
+
+def _patch_means(plane: np.ndarray) -> np.ndarray:
+    """Means of all patches of 32x32 pixels of (H, W)."""
     side = PATCH if min(plane.shape) >= PATCH else 1
     height, width = (length // side for length in plane.shape)
     return plane[:height * side, :width * side].reshape(height, side, width, side).mean(axis=(1, 3)).ravel()
 
 
-def _identity(stage: str, ratio: float) -> list[Finding]:
-    if ratio >= IDENTITY:
+def _check_identity(stage: str, ratio: float) -> list[Finding]:
+    if ratio >= LEAST_REMOVED:
         return []
-    return [Finding(stage, 'identity', f'{_NAMES[stage]} repeats its input; in flat areas it removes {ratio:.0%} of '
-                    'the noise\'s standard deviation. What the blind square leaves visible tells it the noise.',
+    return [Finding(stage, 'identity', f'{_NAMES[stage]} copies its input: in flat areas it removes {ratio:.0%} of the '
+                    "noise's standard deviation. The noise is correlated beyond the blind neighbourhood.",
                     'use a larger --blind-size')]
 
 
-def _smooth(stage: str, ratio: float) -> list[Finding]:
-    if ratio <= OVER_SMOOTHING:
+def _check_smoothing(stage: str, ratio: float) -> list[Finding]:
+    if ratio <= MOST_REMOVED:
         return []
-    return [Finding(stage, 'smooth', f'{_NAMES[stage]}: detail is removed with the noise; in textured areas what goes '
-                    f'has {ratio:.1f} times the noise\'s power.', 'train longer (--effort best), or lower --strength')]
+    return [Finding(stage, 'smooth', f'{_NAMES[stage]} lacks detail: in textured areas the removed part has '
+                    f"{ratio:.1f} times the noise's variance.", 'train longer (--effort best), or lower --strength')]
 
 
-def _colour(stage: str, shift: np.ndarray) -> list[Finding]:
+def _check_colour(stage: str, shift: np.ndarray) -> list[Finding]:
     if np.abs(shift).max() <= COLOUR_SHIFT:
         return []
     worst = int(np.abs(shift).argmax())
-    return [Finding(stage, 'colour', f'{_NAMES[stage]}: {("red", "green", "blue")[worst]} moved by '
-                    f'{-shift[worst]:+.1f} grey levels.',
-                    'the colour of large areas was taken back from the photographs')]
+    return [Finding(stage, 'colour', f'{_NAMES[stage]} has a colour shift: {("red", "green", "blue")[worst]} moved by '
+                    f'{-shift[worst]:+.1f} grey levels.', 'the colour of large areas was taken from the photographs')]

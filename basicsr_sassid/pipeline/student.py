@@ -1,163 +1,235 @@
-"""The three stages within a budget of minutes, watched from noisy data alone."""
+"""The training of a student on one set of photographs, by a plan, observed through noisy data alone."""
 from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import json
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from basicsr.data import build_dataset
-from basicsr.models.base_model import BaseModel
 
 from basicsr_sassid.inference.denoiser import Denoiser
-from basicsr_sassid.io.atomic import atomic_write
+from basicsr_sassid.io.atomic import write_json
 from basicsr_sassid.noise.model import LARGEST_BLIND_SIZE, NoiseModel
 from basicsr_sassid.pipeline.diagnostics import Finding, diagnose
+from basicsr_sassid.training.budget import Plan
 from basicsr_sassid.training.loop import train
-from basicsr_sassid.training.options import options_file, read_options, resolve_options
+from basicsr_sassid.training.options import customize, resolve_options
+from basicsr_sassid.utils.sequences import evenly_spaced
+from basicsr_sassid.utils.versions import versions
 
 STAGES = ('bnn', 'lan', 'unet')
-RATIO = {'bnn': 3, 'lan': 3, 'unet': 4}  # of the stages' iterations, as train_cpu.yml has them
-_LEAST = 30  # iterations of a stage, whatever the budget
-_HOLD_OUT = 10  # every tenth sub-image: by them the BNN's checkpoint is chosen
+RATIO = {'bnn': 3, 'lan': 3, 'unet': 4}  # of the stages' iterations, as in train_cpu.yml
+_HOLD_OUT = 10  # every tenth sub-image is held out; the BNN's checkpoint is chosen by them
+_HELD_OUT_IMAGES, _HELD_OUT_SIDE = 8, 256  # at most, of those; pixels
 _CHECKPOINTS = 8  # at least, in a stage
-_CANDIDATES = 4  # of the BNN's, the last one among them
-_SECONDS_AT_RISK = 60  # what a kill costs at most
-Progress = Callable[[str, int], None]
+_CANDIDATES = 4  # checkpoints of the BNN that are compared, the last one among them
+_SECONDS_AT_RISK = 60  # most seconds of training that a kill can lose
+_BLIND_STEP = 4  # pixels by which the blind size grows after a BNN that copies
+_CURVE_POINTS = 100  # of a stage in curve.csv
+StageProgress = Callable[[str, int], None]  # called with the stage and the iteration in it, counted from 1
 
 
-def base_options(database: Path, blind_size: int, device: torch.device, seed: int) -> dict:
-    """The options of train_cpu.yml or train_folder.yml for this noise, without the stages' lengths."""
-    opt = read_options(options_file(f'sassid/train_{"folder" if device.type == "cuda" else "cpu"}.yml'))
-    opt.update(name='photos', manual_seed=seed, num_gpu='auto' if device.type == 'cuda' else 0)
-    opt['datasets'] = {'train': {**opt['datasets']['train'], 'dataroot_lq': str(database), 'patch_size': 128}}
-    # of all rules that need no clean images the best (benchmarks/stopping.py)
-    opt['train'].setdefault('ema_decay', 0.99)
+def student_options(database: Path, blind_size: int, device: torch.device, seed: int) -> dict[str, Any]:
+    """Options of the training: train_cpu.yml or train_folder.yml adapted to the noise; a plan gives the lengths.
+
+    Args:
+        database: LMDB of the noisy sub-images.
+        blind_size: of the BNN, odd, in pixels.
+        device: a CUDA device takes train_folder.yml.
+        seed: of the run.
+    """
+    is_cuda = device.type == 'cuda'
+    opt = customize(f'sassid/train_{"folder" if is_cuda else "cpu"}.yml', 'photos', database, seed)
+    opt['num_gpu'] = 'auto' if is_cuda else 0
+    opt['datasets']['train']['patch_size'] = 128
+    opt['train'].setdefault('ema_decay', 0.99)  # the best of the rules without clean images (ablations/stopping.py)
     opt['network_bnn']['blind_size'] = blind_size
     opt['network_lan']['receptive_size'] = min(opt['network_lan']['receptive_size'], blind_size)
-    opt['logger'].update(use_tb_logger=False, print_freq=10 ** 9)
+    opt['logger']['print_freq'] = 10 ** 9
     return opt
 
 
-class Training:
-    """The stages of one set of photographs, in a folder from which they go on.
+def seconds_done(plan: Plan, stage: str, iteration: int) -> float:
+    """Planned seconds up to an iteration of a stage. The teacher cache is built after the first stage."""
+    done = {**plan.iters, **dict.fromkeys(STAGES[STAGES.index(stage):], 0), stage: iteration}
+    cache_seconds = plan.cache_seconds if stage != STAGES[0] else 0.
+    return sum(done[name] * plan.seconds[name] for name in STAGES) + cache_seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class ChosenBNN:
+    """The checkpoint of the BNN that teaches the other stages, saved as bnn.json.
+
+    Attributes:
+        weights: file, relative to the run's folder.
+        blind_size: of the network in pixels.
+        risks: checkpoint -> mean squared error on the held-out noisy images, grey levels squared.
+    """
+    weights: str
+    blind_size: int
+    risks: dict[str, float]
+
+
+class StudentTraining:
+    """The stages of one set of photographs, in a folder from which a stopped training continues.
 
     Args:
-        folder: for the checkpoints.
-        opt: of :func:`base_options`.
-        plan: of :func:`plan_iterations`.
-        crops: noisy, (H, W, 3) float32 in [0, 1]: what the guards look at.
+        folder: for the checkpoints, bnn.json, findings.json and curve.csv.
+        opt: of :func:`student_options`.
+        plan: lengths of the stages.
+        crops: noisy, (H, W, 3) float32 in [0, 1], on which the BNN is diagnosed.
         noise: of the photographs.
-        progress: called after every iteration with the stage and the number of the iteration in it.
+        progress: called after every iteration.
+
+    Attributes:
+        findings: a finding for each BNN that copied its input and was trained again.
     """
 
-    def __init__(self, folder: Path, opt: dict, plan: dict[str, Any], crops: list[np.ndarray], noise: NoiseModel,
-                 progress: Progress) -> None:
+    def __init__(self, folder: Path, opt: dict[str, Any], plan: Plan, crops: list[np.ndarray], noise: NoiseModel,
+                 progress: StageProgress) -> None:
         self.folder, self.opt, self.plan, self.crops, self.noise = folder, opt, plan, crops, noise
         self.progress = progress
-        self.seen = folder / 'findings.json'
-        self.findings = [Finding(**found) for found in json.loads(self.seen.read_text())] if self.seen.exists() else []
-
-    def run(self) -> Path:
-        """Train what is left to train. Returns the folder with ``net_{bnn,lan,g}_latest.pth``."""
-        bnn = self.folder / 'bnn.json'
-        if self.findings:  # stopped after the blind size was raised
-            self.opt['network_bnn']['blind_size'] = min(self.opt['network_bnn']['blind_size'] + 4 * len(self.findings),
-                                                        LARGEST_BLIND_SIZE)
-        while not bnn.exists():
-            self._train_bnn(bnn)
-        chosen = json.loads(bnn.read_text())
-        self.opt['network_bnn']['blind_size'] = chosen['blind_size']
-        models = self.folder / 'experiments' / 'student' / 'models'
-        if not (models / 'net_g_latest.pth').exists():
-            weights = str(self.folder / chosen['weights'])
-            self._train('student', {**self.plan['iter'], 'bnn': 0}, {'pretrain_network_bnn': weights})
-        return models
+        self.findings: list[Finding] = []
+        with contextlib.suppress(FileNotFoundError):
+            self.findings = [Finding.from_dict(finding) for finding in json.loads(self._findings_file.read_text())]
 
     @property
-    def _device(self) -> str:
-        return 'cpu' if self.opt['num_gpu'] == 0 else 'auto'
+    def _findings_file(self) -> Path:
+        return self.folder / 'findings.json'
 
-    def _train_bnn(self, done: Path) -> None:
-        """The blind stage; once more with a larger blind square if it has learnt to copy."""
-        blind_size = self.opt['network_bnn']['blind_size']
+    def run(self) -> tuple[Path, ChosenBNN]:
+        """Train what is left to train.
+
+        Returns:
+            The student's weights, ``net_g_latest.pth``, and the BNN that was chosen for it.
+        """
+        chosen = self._chosen_bnn()
+        if self.findings:  # the training was stopped after the blind size was raised
+            self._set_blind_size(self._blind_size + _BLIND_STEP * len(self.findings))
+        while chosen is None:
+            self._train_bnn()
+            chosen = self._chosen_bnn()
+        self._set_blind_size(chosen.blind_size)
+        student = self.folder / 'experiments' / 'student' / 'models' / 'net_g_latest.pth'
+        if not student.exists():
+            self._train('student', {**self.plan.iters, 'bnn': 0},
+                        {'pretrain_network_bnn': str(self.folder / chosen.weights)})
+        return student, chosen
+
+    @property
+    def _blind_size(self) -> int:
+        return self.opt['network_bnn']['blind_size']
+
+    def _set_blind_size(self, blind_size: int) -> None:
+        self.opt['network_bnn']['blind_size'] = min(blind_size, LARGEST_BLIND_SIZE)
+
+    def _chosen_bnn(self) -> ChosenBNN | None:
+        path = self.folder / 'bnn.json'
+        return ChosenBNN(**json.loads(path.read_text())) if path.exists() else None
+
+    def _train_bnn(self) -> None:
+        """Train the BNN and choose its checkpoint, or raise the blind size if the network copies its input."""
+        blind_size = self._blind_size
         name = f'bnn_{blind_size}'
         models = self.folder / 'experiments' / name / 'models'
-        length = self.plan['iter']['bnn']
-        if not (models / f'net_bnn_{length}.pth').exists():
-            sub_images = len((Path(self.opt['datasets']['train']['dataroot_lq']) / 'meta_info.txt').read_text()
-                             .splitlines())
-            self._train(name, self.plan['iter'], {}, hold_out=_HOLD_OUT if sub_images >= _HOLD_OUT else 0)
-        weights, risks = self._best_bnn(models)
-        denoise = Denoiser(weights, self._device, tile=64, overlap=32)
-        found = diagnose('bnn', denoise, self.crops, self.noise)
-        copying = [finding for finding in found if finding.kind == 'identity']
+        if not (models / f'net_bnn_{self.plan.iters["bnn"]}.pth').exists():
+            meta = Path(self.opt['datasets']['train']['dataroot_lq']) / 'meta_info.txt'
+            num_sub_images = len(meta.read_text().splitlines())
+            self._train(name, self.plan.iters, {}, hold_out=_HOLD_OUT if num_sub_images >= _HOLD_OUT else 0)
+        risks = self._bnn_risks(models)
+        weights = models / min(risks, key=risks.__getitem__)
+        findings = diagnose('bnn', self._denoiser(weights), self.crops, self.noise)
+        copying = [finding for finding in findings if finding.kind == 'identity']
         if copying and blind_size < LARGEST_BLIND_SIZE:
-            self.opt['network_bnn']['blind_size'] = min(blind_size + 4, LARGEST_BLIND_SIZE)
-            copying[0].answer = f'trained again with blind size {self.opt["network_bnn"]["blind_size"]}'
+            self._set_blind_size(blind_size + _BLIND_STEP)
+            copying[0].action = f'trained again with blind size {self._blind_size}'
             self.findings += copying
-            self._remember()
+            write_json([finding.to_dict() for finding in self.findings], self._findings_file)
             return
-        with atomic_write(done) as partial:
-            partial.write_text(json.dumps({'weights': str(weights.relative_to(self.folder)), 'blind_size': blind_size,
-                                           'risks': risks}))
+        chosen = ChosenBNN(str(weights.relative_to(self.folder)), blind_size, risks)
+        write_json(dataclasses.asdict(chosen), self.folder / 'bnn.json')
 
-    def _best_bnn(self, models: Path) -> tuple[Path, dict[str, float]]:
-        """The checkpoint with the least squared error against the noisy images that it was not trained on.
+    def _bnn_risks(self, models: Path) -> dict[str, float]:
+        """Mean squared errors of some checkpoints on the noisy images that the BNN was not trained on.
 
-        The BNN does not see the pixel that it predicts: that error is its distance from the clean image, squared, and
-        the noise's variance, which is the same for all.
+        The BNN's input excludes the pixel that it predicts: this error is the squared distance from the clean image
+        plus the noise's variance, which is the same for all checkpoints.
         """
-        paths = sorted(models.glob('net_bnn_[0-9]*.pth'), key=lambda path: int(path.stem.split('_')[-1]))
-        paths = paths[len(paths) // 2:][::-1]
-        paths = paths[::math.ceil(len(paths) / _CANDIDATES)]  # from the last one back
-        block = {**self.opt['datasets']['train'], 'phase': 'val'}
-        dataset = build_dataset({**block, 'hold_out': _HOLD_OUT})
-        images = [dataset.image(index)[:256, :256] for index in range(0, len(dataset), math.ceil(len(dataset) / 8))]
+        paths = sorted(models.glob('net_bnn_[0-9]*.pth'), key=_last_number)
+        latest_first = paths[len(paths) // 2:][::-1]
+        block = {**self.opt['datasets']['train'], 'phase': 'val', 'hold_out': _HOLD_OUT}
+        dataset: Any = build_dataset(block)
+        images = [dataset.image(index)[:_HELD_OUT_SIDE, :_HELD_OUT_SIDE]
+                  for index in evenly_spaced(range(len(dataset)), _HELD_OUT_IMAGES)]
         risks = {}
-        for path in paths:
-            denoise = Denoiser(path, self._device, tile=64, overlap=32)
+        for path in evenly_spaced(latest_first, _CANDIDATES):
+            denoise = self._denoiser(path)
             risks[path.name] = float(np.mean([((denoise(image) - image) ** 2).mean() for image in images])) * 255 ** 2
-        return models / min(risks, key=risks.get), risks
+        return risks
 
-    def _remember(self) -> None:
-        with atomic_write(self.seen) as partial:
-            partial.write_text(json.dumps([vars(found) for found in self.findings]))
+    def _denoiser(self, weights: Path) -> Denoiser:
+        return Denoiser(weights, 'cpu' if self.opt['num_gpu'] == 0 else 'auto', tile=64, overlap=32)
 
-    def _train(self, name: str, lengths: dict[str, int], path: dict[str, str], hold_out: int = 0) -> None:
+    def _train(self, name: str, lengths: Mapping[str, int], path: dict[str, str], hold_out: int = 0) -> None:
+        """Train the stages that have a length above 0; the run of the BNN ends after its stage."""
         opt = copy.deepcopy(self.opt)
         opt['name'], opt['path'] = name, path
         opt['datasets']['train']['hold_out'] = hold_out
-        opt['train']['teacher_cache'] = self.plan['teacher_cache']
-        for stage, block in opt['train']['stages'].items():
-            block['iter'] = lengths[stage]
-        first = 'bnn' if lengths['bnn'] else 'lan'
-        seconds = self.plan['seconds']
-        slowest = max(seconds[stage] for stage in STAGES if lengths[stage])
-        often = max(int(_SECONDS_AT_RISK / max(slowest, 1e-3)), 1)
-        opt['logger']['save_checkpoint_freq'] = max(min(often, lengths[first] // _CHECKPOINTS), 1)
-        curve = self.folder / 'curve.csv'
+        dataclasses.replace(self.plan, iters=dict(lengths)).apply(opt)
+        opt['logger']['save_checkpoint_freq'] = self._checkpoint_freq(lengths)
 
-        def watch(model: BaseModel, current_iter: int) -> bool:
+        def on_iteration(model: Any, current_iter: int) -> bool:
             stage = model.stage.name
-            every = max(lengths[stage] // 100, 1)
-            if current_iter % every == 0:
-                loss = model.get_current_log()[f'l_{stage}']
-                with contextlib.suppress(OSError), open(curve, 'a') as file:
-                    file.write(f'{stage},{current_iter},{loss:.5g}\n')
-                self._forget_states(name, keep=2)
+            if current_iter % max(lengths[stage] // _CURVE_POINTS, 1) == 0:
+                self._append_to_curve(stage, current_iter, model.get_current_log()[f'l_{stage}'])
+                self._remove_states(name, keep=2)
             self.progress(stage, current_iter - sum(lengths[earlier] for earlier in STAGES[:STAGES.index(stage)]))
             return name != 'student' and current_iter == lengths['bnn']
-        train(resolve_options(opt, self.folder, True, auto_resume=True), on_iteration=watch)
-        self._forget_states(name)
+        train(resolve_options(opt, self.folder, True, auto_resume=True), on_iteration=on_iteration)
+        self._remove_states(name)
 
-    def _forget_states(self, name: str, keep: int = 0) -> None:
-        states = sorted((self.folder / 'experiments' / name / 'training_states').glob('[0-9]*.state'),
-                        key=lambda path: int(path.stem))
+    def _checkpoint_freq(self, lengths: Mapping[str, int]) -> int:
+        first = next(stage for stage in STAGES if lengths[stage])
+        slowest = max(self.plan.seconds[stage] for stage in STAGES if lengths[stage])
+        by_time = max(int(_SECONDS_AT_RISK / max(slowest, 1e-3)), 1)
+        return max(min(by_time, lengths[first] // _CHECKPOINTS), 1)
+
+    def _append_to_curve(self, stage: str, current_iter: int, loss: float) -> None:
+        with contextlib.suppress(OSError), open(self.folder / 'curve.csv', 'a') as file:
+            file.write(f'{stage},{current_iter},{loss:.5g}\n')
+
+    def _remove_states(self, name: str, keep: int = 0) -> None:
+        folder = self.folder / 'experiments' / name / 'training_states'
+        states = sorted(folder.glob('[0-9]*.state'), key=lambda path: int(path.stem))
         for state in states[:len(states) - keep]:
             state.unlink()
+
+
+def _last_number(path: Path) -> int:
+    return int(path.stem.split('_')[-1])
+
+
+def model_card(content: Mapping[str, Any], plan: Plan, blind_size: int, noise: NoiseModel,
+               photographs: Mapping[str, float]) -> dict[str, Any]:
+    """What student.safetensors states about its network.
+
+    Args:
+        content: of ``net_g_latest.pth``.
+        plan: of the training.
+        blind_size: of the BNN in pixels.
+        noise: of the photographs.
+        photographs: ``photographs`` (their number) and ``megapixels``.
+    """
+    return {'library': 'basicsr_sassid', 'network': content['network'], 'img_range': content['img_range'],
+            'method': 'SASSID (Li et al., CVPR 2023), trained on noisy photographs alone',
+            'trained_on': dict(photographs), 'iterations': plan.iters, 'blind_size': blind_size,
+            'noise': {'sigma': noise.sigma.round(2).tolist(),
+                      'correlation': [round(noise.correlation_at(radius), 3) for radius in range(1, 8)]},
+            'psnr': None,  # there are no clean references
+            'versions': versions()}

@@ -1,0 +1,64 @@
+"""What `sassid clean` prints: the survey and the result on stdout, progress and skipped files on stderr."""
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+from basicsr_sassid.noise.model import NoiseModel
+from basicsr_sassid.noise.survey import Survey, describe_groups
+
+
+def count_noun(number: int, noun: str) -> str:
+    """``1 pixel``, ``2 pixels``."""
+    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
+
+
+def print_survey(survey: Survey, noise: NoiseModel, megapixels: float) -> None:
+    """Print what was measured, and whether the photographs belong together."""
+    print(f'{count_noun(len(survey.photos), "photograph")}, {megapixels:.1f} megapixels; noise of '
+          f'{noise.sigma.mean():.1f} grey levels, correlated over {count_noun(noise.correlation_length(), "pixel")}',
+          flush=True)
+    if 0 < survey.num_grey < survey.num_measured:
+        print(f'{survey.num_grey} of {survey.num_measured} are grey, the others in colour: one network is trained on '
+              'all of them.')
+    if len(survey.groups) > 1:
+        print('Their noise differs; denoised group by group the results would be better:\n'
+              + '\n'.join(describe_groups(survey.groups)), flush=True)
+
+
+def print_result(failed: Mapping[str, str], num_done: int, output: Path, report: Path) -> None:
+    """Print the skipped files with the reason, the number of denoised photographs and the report."""
+    for file, reason in failed.items():
+        print(f'left out: {file}: {reason}', file=sys.stderr)
+    print(f'{count_noun(num_done, "photograph")} in {output}\nReport: {report}')
+
+
+class ProgressBar:
+    """A progress bar on stderr over the steps of a run. It appears with the first step."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None
+
+    def step(self, text: str, total: float | None = None) -> None:
+        """Start a step; with ``total`` the bar starts again from 0."""
+        if self.bar is None:
+            self.bar = tqdm(total=1, file=sys.stderr, mininterval=0.5 if sys.stderr.isatty() else 30,
+                            bar_format='{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left')
+        self.bar.set_description(text)
+        if total is not None:
+            self.bar.reset(total=total)
+
+    def show(self, done: float, text: str = '') -> None:
+        """Show how much of the total is done."""
+        if self.bar is not None:
+            if text:
+                self.bar.set_description(text, refresh=False)
+            self.bar.update(done - self.bar.n)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self.bar is not None:
+            self.bar.close()
