@@ -1,4 +1,4 @@
-"""What the ablations share: photographs with clean references, options of a small training, PSNR."""
+"""Shared by the ablations: photographs with clean references, options of a small training, PSNR."""
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,4 @@
-"""What a fast path costs in PSNR, and PSNR against wall-clock time.
+"""PSNR cost of each fast path, and PSNR against wall-clock time.
 
     python ablations/quality.py --minutes 10 --noisy sidd_val/noisy --reference sidd_val/clean -o results/race.json
     python ablations/quality.py --compare teacher_cache --noisy sidd_val/noisy --reference sidd_val/clean

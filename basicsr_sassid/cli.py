@@ -18,7 +18,7 @@ from basicsr_sassid.inference.export import export_onnx
 from basicsr_sassid.inference.files import denoise_files
 from basicsr_sassid.noise.plot import draw
 from basicsr_sassid.noise.survey import describe, survey_files
-from basicsr_sassid.pipeline.api import clean_photos
+from basicsr_sassid.pipeline.api import EFFORTS, clean_photos
 from basicsr_sassid.training.launch import add_arguments, launch
 from basicsr_sassid.training.options import read_options
 from basicsr_sassid.utils.errors import UserError, cli_errors
@@ -173,7 +173,7 @@ def add_clean(commands: Commands) -> None:
     clean.add_argument('photos', nargs='+', help='image files or folders (searched below)')
     clean.add_argument('-o', '--output', required=True, metavar='OUT', help='folder')
     budget = clean.add_mutually_exclusive_group()
-    budget.add_argument('--effort', choices=['instant', 'quick', 'normal', 'best'], default='normal',
+    budget.add_argument('--effort', choices=list(EFFORTS), default='normal',
                         help='training: none (seconds), 5, 20 (default) or 90 minutes')
     budget.add_argument('--minutes', type=float, help='of training, instead of --effort')
     clean.add_argument('--weights', metavar='student.safetensors', help='of an earlier run: skips the training')

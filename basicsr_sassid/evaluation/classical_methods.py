@@ -107,7 +107,7 @@ def _calibrated(function: Callable[..., np.ndarray], parameters: dict[str, list[
     """scikit-image's J-invariant calibration (Batson and Royer, 2019), anew for each image."""
     def run(image: np.ndarray) -> np.ndarray:
         floats = image.astype(np.float64) / 255
-        best = restoration.calibrate_denoiser(floats, function, parameters)
+        best: Any = restoration.calibrate_denoiser(floats, function, parameters)
         return (best(floats).clip(0, 1) * 255).round().astype(np.uint8)
     return Method(run)
 

@@ -1,4 +1,4 @@
-"""What a method of the evaluation gets, and what it gives."""
+"""Arguments and results of the functions that build the methods of an evaluation."""
 from __future__ import annotations
 
 import dataclasses
@@ -33,7 +33,7 @@ class Method:
 
 @dataclasses.dataclass
 class MethodContext:
-    """What a method may look at before the first image.
+    """The data that a method may use before the first image.
 
     Attributes:
         pairs: (noisy image, clean reference), (H, W, 3) uint8 RGB; only ``best_of`` looks at the references.

@@ -1,4 +1,4 @@
-"""What a method costs: parameters, multiply-adds, time, memory; and on what it was measured."""
+"""Cost of a method: parameters, multiply-adds, time, memory; and the machine that it was measured on."""
 from __future__ import annotations
 
 import contextlib
@@ -38,9 +38,9 @@ class ResourceMeter:
         device: torch's name of the device.
 
     Attributes:
-        seconds: of the last :meth:`measure`.
-        bytes: most memory above what was in use before, over all of them; None where the system does not state it. On a
-            GPU its memory, else the process's.
+        seconds: duration of the last :meth:`measure`.
+        bytes: peak memory above that in use before, the maximum over all calls; None where the system does not state
+            it. On a GPU its memory, else the process's.
     """
 
     def __init__(self, device: str) -> None:

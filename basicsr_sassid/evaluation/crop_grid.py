@@ -1,4 +1,4 @@
-"""Crops side by side: a method a column, its PSNR under it, and what it removed."""
+"""The figure of crops: a method a column, its PSNR under it, and the noise that it removed."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

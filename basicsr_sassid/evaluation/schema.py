@@ -90,7 +90,7 @@ class CropGridOptions(OptionBlock):
         images: number of rows, evenly spaced images.
         methods: columns; empty: all methods.
     """
-    images: int = Field(3, ge=1)
+    images: int = Field(default=3, ge=1)
     methods: Annotated[list[str], BeforeValidator(lambda value: [] if value is None else value)] = []
 
 
