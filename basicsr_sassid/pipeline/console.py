@@ -47,7 +47,7 @@ class ProgressBar:
         if self.bar is None:
             self.bar = tqdm(total=1, file=sys.stderr, mininterval=0.5 if sys.stderr.isatty() else 30,
                             bar_format='{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left')
-        self.bar.set_description(text)
+        self.bar.set_description(text, refresh=total is None)
         if total is not None:
             self.bar.reset(total=total)
 

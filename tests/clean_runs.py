@@ -1,0 +1,86 @@
+"""Two noisy photographs, and runs of `sassid clean` whose networks train in milliseconds."""
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+from basicsr.metrics import calculate_psnr
+
+from basicsr_sassid.io.photo import Photo, read_photo, write_photo
+from basicsr_sassid.pipeline import run, student
+from basicsr_sassid.pipeline.state import RunState
+from basicsr_sassid.training.budget import Plan
+
+PLAN = Plan({'bnn': 12, 'lan': 8, 'unet': 10}, dict.fromkeys(('bnn', 'lan', 'unet'), 0.1), 'off', 0.)
+
+
+@functools.cache
+def scenes() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Name -> (noisy, clean), (320, 400, 3) uint8: noise of sigma 20, correlated over 3 pixels."""
+    rng = np.random.default_rng(0)
+    pairs = {}
+    for name, photograph in (('cat', skimage.data.chelsea()), ('coffee', skimage.data.coffee())):
+        clean = cv2.resize(photograph, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)[200:520, 300:700]
+        clean = (25 + 0.8 * clean).astype(np.uint8)
+        noise = 2 * cv2.blur(rng.normal(0, 20, clean.shape), (2, 2))
+        pairs[name] = (clean + noise).clip(0, 255).round().astype(np.uint8), clean
+    return pairs
+
+
+def noisy_cat() -> np.ndarray:
+    return scenes()['cat'][0]
+
+
+def crops_and_references() -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Noisy and clean (256, 256, 3) float32 in [0, 1] of both scenes."""
+    noisy, clean = zip(*[[image[:256, :256].astype(np.float32) / 255 for image in pair] for pair in scenes().values()])
+    return list(noisy), list(clean)
+
+
+def write_scenes(folder: Path) -> Path:
+    for name, (noisy, _) in scenes().items():
+        write_photo(Photo(noisy), folder / f'{name}.png')
+    return folder
+
+
+def shrink_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small networks, and a few iterations whatever the minutes."""
+    shrink_networks(monkeypatch)
+    monkeypatch.setattr(run, 'plan_training', lambda *_: PLAN)
+
+
+def shrink_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    customize = student.customize
+
+    def small(*arguments):
+        opt = customize(*arguments)
+        opt['network_bnn']['dim'], opt['network_g']['dim'] = 4, 4
+        opt['network_lan'].update(dim=8, num_block=1)
+        opt['datasets']['train'].update(batch_size_per_gpu=1, num_worker_per_gpu=0)
+        return opt
+    monkeypatch.setattr(student, 'customize', small)
+
+
+def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any further training fails."""
+    monkeypatch.setattr(run, 'StudentTraining', None)
+
+
+def run_folder(output: Path) -> Path:
+    """The folder of the only run below an output."""
+    folder, = (output / '.sassid').iterdir()
+    return folder
+
+
+def state_of(output: Path) -> RunState:
+    return RunState.load(run_folder(output) / 'state.json')
+
+
+def mean_gain(output: Path) -> float:
+    """dB by which the denoised scenes exceed the noisy ones."""
+    return float(np.mean([calculate_psnr(read_photo(output / f'{name}.png').pixels, clean, 0)
+                          - calculate_psnr(noisy, clean, 0) for name, (noisy, clean) in scenes().items()]))

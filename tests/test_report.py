@@ -1,0 +1,173 @@
+"""The report of a run: what it shows of photographs and training, and how it behaves in a browser."""
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import re
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from clean_runs import noisy_cat, scenes, shrink_training, write_scenes
+from PIL import Image
+
+from basicsr_sassid import estimate_noise
+from basicsr_sassid.io.photo import Photo, write_photo
+from basicsr_sassid.pipeline.api import clean_photos
+from basicsr_sassid.pipeline.report import to_upright
+from basicsr_sassid.pipeline.report_charts import correlation_map, loss_curves, sigma_curves
+from basicsr_sassid.utils.versions import versions
+
+
+@pytest.fixture(scope='module')
+def instant(tmp_path_factory) -> Path:
+    """report.html of a run without training."""
+    root = tmp_path_factory.mktemp('instant')
+    clean_photos([write_scenes(root / 'photos')], root / 'out', effort='instant')
+    return root / 'out' / 'report.html'
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory) -> str:
+    """The HTML of a run with a worthless student."""
+    root = tmp_path_factory.mktemp('trained')
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_training(patch)
+        clean_photos([write_scenes(root / 'photos')], root / 'out', minutes=1)
+    return (root / 'out' / 'report.html').read_text()
+
+
+def test_report_shows_every_photograph(instant):
+    assert instant.read_text().count('class="compare"') == len(scenes())
+
+
+def test_report_has_the_times_of_the_steps(instant):
+    assert '<th>denoising</th>' in instant.read_text()
+
+
+def test_report_has_the_versions(instant):
+    assert all(f'<th>{name}</th><td>{version}</td>' in instant.read_text() for name, version in versions().items())
+
+
+def test_report_is_self_contained(instant):
+    assert 'http' not in instant.read_text().replace('http://www.w3.org', '')
+
+
+@pytest.mark.parametrize('text', ['Texture map', 'U-Net, the student', 'Loss of stage'])
+def test_report_without_training_lacks_the_text(instant, text):
+    assert text not in instant.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('text', ['Texture map', 'U-Net, the student', 'Loss of stage', 'so it was left out',
+                                  'estimated error'])
+def test_report_of_a_training_has_the_text(trained, text):
+    assert text in trained
+
+
+def test_report_photograph_with_exif_orientation_is_upright(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6  # the stored left is the top
+    pixels = noisy_cat().copy()
+    pixels[:, :100] = 255
+    write_photo(Photo(pixels, exif=exif.tobytes()), tmp_path / 'photos' / 'turned.jpg')
+    clean_photos([tmp_path / 'photos'], tmp_path / 'out', effort='instant')
+    html = (tmp_path / 'out' / 'report.html').read_text()
+    encoded = re.search(r'class="under" src="data:image/jpeg;base64,([^"]+)"', html)[1]
+    shown = np.array(Image.open(io.BytesIO(base64.b64decode(encoded))).convert('L'))
+    assert shown.shape == (400, 320) and shown[:90].min() > 240 and shown[110:].mean() < 200
+
+
+def test_to_upright_damaged_exif_is_ignored():
+    image = np.zeros((4, 6, 3), np.float32)
+    assert to_upright(image, b'Exif\0\0MM\0*damaged').size == (6, 4)
+
+
+# ---- charts ----
+
+@pytest.fixture(scope='module')
+def noise():
+    return estimate_noise([noisy for noisy, _ in scenes().values()])
+
+
+def test_loss_curves_missing_file_is_empty(tmp_path):
+    assert loss_curves(tmp_path / 'curve.csv') == []
+
+
+def test_loss_curves_cut_off_line_is_skipped(tmp_path):
+    (tmp_path / 'curve.csv').write_text('bnn,1,4\nbnn,2,2\nbnn,3')
+    assert len(loss_curves(tmp_path / 'curve.csv')[0]['raw'].split()) == 2
+
+
+def test_loss_curves_repeated_iteration_takes_the_last_value(tmp_path):
+    (tmp_path / 'curve.csv').write_text('bnn,1,4\nbnn,2,9\nbnn,1,4\nbnn,2,4\n')
+    assert len(set(re.findall(r',([\d.]+)', loss_curves(tmp_path / 'curve.csv')[0]['raw']))) == 1
+
+
+def test_correlation_map_centre_is_opaque(noise):
+    assert (8, 8, '1.00') in correlation_map(noise)['cells']
+
+
+def test_correlation_map_square_is_the_blind_neighbourhood(noise):
+    square = correlation_map(noise)
+    assert (square['inset'], square['side']) == (8 - noise.blind_size() // 2, noise.blind_size())
+
+
+def test_sigma_curves_single_intensity_has_no_line(noise):
+    one = {name: points[:1] for name, points in noise.sigma_curve.items()}
+    channels = sigma_curves(dataclasses.replace(noise, sigma_curve=one))['channels']
+    assert [channel['line'] for channel in channels.values()] == ['', '', '']
+
+
+# ---- in a browser ----
+
+@pytest.fixture
+def browser(tmp_path):
+    webdriver = pytest.importorskip('selenium.webdriver', reason='no selenium: pip install selenium')
+    binary = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+    driver = shutil.which('chromedriver')
+    if not binary or not driver:
+        pytest.skip('no Chromium with its chromedriver here')
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for argument in ('headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-sync',
+                     'disable-background-networking', 'disable-component-update', 'window-size=1200,900',
+                     f'user-data-dir={tmp_path / "chromium"}'):
+        options.add_argument(f'--{argument}')
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as chrome:
+        yield chrome
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_report_in_a_browser_slider_keys_buttons_and_narrow_page_work(instant, browser):
+    """One session, as Chromium takes seconds to start: drag, keyboard, view of the removed part, phone's width."""
+    from selenium.webdriver import ActionChains, Keys
+    browser.get(instant.as_uri())
+    compare = browser.find_element('css selector', '.compare')
+    slider = compare.find_element('css selector', 'input')
+
+    def right_half() -> np.ndarray:
+        png = cv2.imdecode(np.frombuffer(compare.screenshot_as_png, np.uint8), cv2.IMREAD_COLOR)
+        return png[60:-60, png.shape[1] // 2 + 40:-60].astype(np.float32)
+
+    def roughness(pixels: np.ndarray) -> float:
+        return float((pixels - cv2.GaussianBlur(pixels, (0, 0), 2)).std())
+    denoised = roughness(right_half())
+    ActionChains(browser).drag_and_drop_by_offset(slider, compare.size['width'] // 2 - 2, 0).perform()
+    assert int(slider.get_attribute('value')) > 95
+    noisy = roughness(right_half())
+    assert noisy > 2 * denoised, 'to the left of the handle is the noisy photograph'
+    slider.send_keys(Keys.HOME)
+    assert int(slider.get_attribute('value')) == 0 and roughness(right_half()) == pytest.approx(denoised, rel=0.05)
+    removed = browser.find_elements('css selector', '.views button')[1]
+    removed.click()
+    assert removed.get_attribute('aria-pressed') == 'true'
+    assert abs(right_half().mean() - 128) < 6, 'the removed part is grey with noise'
+    browser.set_window_size(500, 900)
+    overflow = browser.execute_script('return document.documentElement.scrollWidth - window.innerWidth')
+    assert overflow <= 0, 'the page fits a phone'
+    assert not browser.get_log('browser')
