@@ -1,4 +1,5 @@
 """Shared by the ablations: photographs with clean references, options of a small training, PSNR."""
+
 from __future__ import annotations
 
 import argparse
@@ -36,6 +37,7 @@ class Photographs:
         noise: of all noisy images that have a reference.
         networks: changes of the option blocks ``network_*`` that these photographs need.
     """
+
     database: Path
     pairs: Pairs
     noise: NoiseModel
@@ -44,8 +46,9 @@ class Photographs:
 
 def add_photograph_arguments(parser: argparse.ArgumentParser) -> None:
     """``--noisy`` and ``--reference``."""
-    parser.add_argument('--noisy', type=Path,
-                        help='folder of noisy photographs; default: the simulated ones of the demo')
+    parser.add_argument(
+        '--noisy', type=Path, help='folder of noisy photographs; default: the simulated ones of the demo'
+    )
     parser.add_argument('--reference', type=Path, help='folder of their clean references, for the PSNR alone')
 
 
@@ -54,21 +57,26 @@ def read_photographs(args: argparse.Namespace, folder: Path, every: int = 1) -> 
     if (args.noisy is None) != (args.reference is None):
         sys.exit('--noisy and --reference: give both, or none for the simulated photographs')
     is_simulated = args.noisy is None
-    noisy, reference = demo.simulate_photographs(folder / 'photographs') if is_simulated else (
-        args.noisy, args.reference)
+    noisy, reference = (
+        demo.simulate_photographs(folder / 'photographs') if is_simulated else (args.noisy, args.reference)
+    )
     database = folder / 'noisy.lmdb'
     if not database.exists():
         prepare_folder(list_images(noisy)[::every], database, size=512)
     pairs = demo.read_pairs(noisy, reference)
-    return Photographs(database, list(evenly_spaced(pairs, MAX_PAIRS)), estimate_noise(image for image, _ in pairs),
-                       demo.SIMULATED_NETWORKS if is_simulated else {})
+    return Photographs(
+        database,
+        list(evenly_spaced(pairs, MAX_PAIRS)),
+        estimate_noise(image for image, _ in pairs),
+        demo.SIMULATED_NETWORKS if is_simulated else {},
+    )
 
 
-def small_training(recipe: str, name: str, photographs: Photographs, seed: int, scale: float = 1.) -> dict[str, Any]:
+def small_training(recipe: str, name: str, photographs: Photographs, seed: int, scale: float = 1.0) -> dict[str, Any]:
     """The options of a recipe (a file of options/) for photographs; its stages have ``scale`` times their length."""
     opt = customize(recipe, name, photographs.database, seed)
     opt['datasets']['train']['num_worker_per_gpu'] = 0
-    opt['logger'].update(print_freq=10 ** 9, save_checkpoint_freq=10 ** 9)
+    opt['logger'].update(print_freq=10**9, save_checkpoint_freq=10**9)
     for network, changes in photographs.networks.items():
         if network in opt:
             opt[network].update(changes)
@@ -79,8 +87,10 @@ def small_training(recipe: str, name: str, photographs: Photographs, seed: int, 
 
 def network_psnr(network: Callable[[torch.Tensor], torch.Tensor], pairs: Pairs) -> float:
     """Mean PSNR in dB of a network that maps (1, 3, H, W) in grey levels to the same."""
+
     def denoise(noisy: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             result = network(torch.from_numpy(noisy).permute(2, 0, 1)[None].float())[0].permute(1, 2, 0)
         return result.float().clamp(0, 255).round().byte().cpu().numpy()
+
     return mean_psnr(denoise, pairs)

@@ -9,6 +9,7 @@
 turn for the same minutes on the same patches with the same learning rates. --compare: equal seeds and iterations, a
 fast path on and off, three seeds; the teachers are the same where the path does not change them.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -49,6 +50,7 @@ POINTS = 12  # of a curve
 
 
 # ---- a race over minutes ----
+
 
 class Racer(Protocol):
     """A training that runs stage by stage."""
@@ -101,11 +103,13 @@ class ReferenceRacer:
     """The reference implementation, with the widths and sizes of the recipe."""
 
     def __init__(self, photographs: Photographs, blind_size: int = 9) -> None:
-        self.dataset = NoisyImageDataset({'phase': 'train', 'dataroot_lq': str(photographs.database),
-                                          'patch_size': 128})
+        self.dataset = NoisyImageDataset(
+            {'phase': 'train', 'dataroot_lq': str(photographs.database), 'patch_size': 128}
+        )
         self.blind_size, self.receptive_size = blind_size, WIDTHS['cpu']['receptive_size']
-        self.steps, self.states, self.optimizers = reference_steps(WIDTHS['cpu'], torch.device('cpu'), blind_size,
-                                                                   clip=100.)
+        self.steps, self.states, self.optimizers = reference_steps(
+            WIDTHS['cpu'], torch.device('cpu'), blind_size, clip=100.0
+        )
 
     def start(self, stage: str) -> None:
         """Nothing to prepare."""
@@ -118,27 +122,40 @@ class ReferenceRacer:
     def network(self, stage: str) -> Callable[[torch.Tensor], torch.Tensor]:
         """The network in training."""
         state = self.states[stage]
-        return {'bnn': lambda x: reference.bnn(state, x, self.blind_size),
-                'lan': lambda x: reference.lan(state, x, self.receptive_size),
-                'unet': lambda x: reference.unet(state, x)}[stage]
+        return {
+            'bnn': lambda x: reference.bnn(state, x, self.blind_size),
+            'lan': lambda x: reference.lan(state, x, self.receptive_size),
+            'unet': lambda x: reference.unet(state, x),
+        }[stage]
 
 
 def patches(dataset: NoisyImageDataset, batch: int) -> Iterator[dict]:
     """Batches without end: the same for both racers."""
-    return iter(torch.utils.data.DataLoader(
-        SeededDataset(dataset, 0), batch_sampler=RunSampler(len(dataset), batch, 0, 10 ** 6, 0)))
+    return iter(
+        torch.utils.data.DataLoader(
+            SeededDataset(dataset, 0), batch_sampler=RunSampler(len(dataset), batch, 0, 10**6, 0)
+        )
+    )
 
 
 def race(racer: Racer, pairs: Pairs, minutes: float) -> list[dict]:
     """Train for minutes by a clock that is stopped during evaluations. Returns the points of the curve."""
-    curve, clock = [], 0.
+    curve, clock = [], 0.0
     interval = minutes * 60 / POINTS
     due = interval
 
     def add_point(stage: str, count: int, **more: bool) -> None:
-        curve.append({'seconds': round(clock), 'stage': stage, 'iterations': count, **more,
-                      'psnr': network_psnr(racer.network(stage), pairs)})
+        curve.append(
+            {
+                'seconds': round(clock),
+                'stage': stage,
+                'iterations': count,
+                **more,
+                'psnr': network_psnr(racer.network(stage), pairs),
+            }
+        )
         print(f'  {curve[-1]}', flush=True)
+
     for stage in STAGES:
         first, end = clock, clock + FRACTIONS[stage] * minutes * 60
         started = time.perf_counter()
@@ -167,17 +184,24 @@ def run_race(photographs: Photographs, folder: Path, minutes: float) -> dict[str
     curves['ours'] = race(OurRacer(photographs, folder, minutes), photographs.pairs, minutes)
     print(f'\n{"seconds":>8} {"stage":>6} {"reference":>9} {"ours":>7}   PSNR of the running network, dB')
     for slow, fast in zip(*curves.values()):
-        print(f'{slow["seconds"]:8} {slow["stage"]:>6} {slow["psnr"]:9.2f} {fast["psnr"]:7.2f}'
-              f'   iterations {slow["iterations"]}, {fast["iterations"]}')
+        print(
+            f'{slow["seconds"]:8} {slow["stage"]:>6} {slow["psnr"]:9.2f} {fast["psnr"]:7.2f}'
+            f'   iterations {slow["iterations"]}, {fast["iterations"]}'
+        )
     return curves
 
 
 # ---- a fast path on and off ----
 
+
 def choices_of(key: str, photographs: Photographs) -> tuple:
     """The two values that are compared."""
-    return {'teacher_cache': ('off', 'memory'), 'posterior': (False, True), 'precision': ('fp32', 'bf16'),
-            'blind_size': (9, max(photographs.noise.blind_size(), 3))}[key]
+    return {
+        'teacher_cache': ('off', 'memory'),
+        'posterior': (False, True),
+        'precision': ('fp32', 'bf16'),
+        'blind_size': (9, max(photographs.noise.blind_size(), 3)),
+    }[key]
 
 
 def set_choice(opt: dict, key: str, value: object) -> None:
@@ -211,8 +235,9 @@ def compare(key: str, photographs: Photographs, folder: Path, scale: float, seed
             print(f'{key} {value}, seed {seed}: {figures[str(value)][-1]:.3f} dB', flush=True)
     first, second = figures
     off, on = (statistics.mean(values) for values in figures.values())
-    print(f'\n{key}: {first} {off:.3f} dB, {second} {on:.3f} dB, difference {on - off:+.3f} dB '
-          f'(means of {seeds} seeds)')
+    print(
+        f'\n{key}: {first} {off:.3f} dB, {second} {on:.3f} dB, difference {on - off:+.3f} dB (means of {seeds} seeds)'
+    )
     return figures
 
 

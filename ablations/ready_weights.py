@@ -7,6 +7,7 @@ references: random ISO, JPEG quality, size. DATA holds sidd_val and polyu, each 
 written only if they beat OpenCV's non-local means (with the h that suits the clean references best) on both; the
 spectral denoiser, which needs no weights, is in the table too.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -39,10 +40,16 @@ NETWORK = {'type': 'DenoisingUNet', 'dim': 16}
 def scenes() -> list[np.ndarray]:
     """Photographs of scikit-image, (H, W, 3) uint8."""
     data = skimage.data
-    return [data.astronaut(), data.chelsea(), data.coffee(), *data.stereo_motorcycle()[:2], data.rocket(),
-            data.immunohistochemistry(), data.retina()[300:1100, 300:1100],
-            *(np.repeat(image[..., None], 3, 2) for image in (
-                data.brick(), data.grass(), data.gravel(), data.coins()))]
+    return [
+        data.astronaut(),
+        data.chelsea(),
+        data.coffee(),
+        *data.stereo_motorcycle()[:2],
+        data.rocket(),
+        data.immunohistochemistry(),
+        data.retina()[300:1100, 300:1100],
+        *(np.repeat(image[..., None], 3, 2) for image in (data.brick(), data.grass(), data.gravel(), data.coins())),
+    ]
 
 
 def draw(sources: list[np.ndarray], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -51,13 +58,14 @@ def draw(sources: list[np.ndarray], rng: np.random.Generator) -> tuple[np.ndarra
     scale = rng.uniform(0.7, 3)
     side = math.ceil((PATCH + 16) / scale)
     top, left = (int(rng.integers(length - side + 1)) for length in source.shape[:2])
-    part = np.rot90(source[top:top + side, left:left + side], rng.integers(4))[:, ::rng.choice([-1, 1])]
+    part = np.rot90(source[top : top + side, left : left + side], rng.integers(4))[:, :: rng.choice([-1, 1])]
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     scene = cv2.resize(np.ascontiguousarray(part), (PATCH + 16, PATCH + 16), interpolation=interpolation)
     scene = (scene * rng.uniform(0.4, 1) + rng.uniform(0, 40)).clip(0, 255) * rng.uniform(0.8, 1, 3)
     quality = int(rng.integers(80, 100)) if rng.random() < 0.7 else None
-    noisy, clean = simulate_camera(scene.round().astype(np.uint8), rng, 10 ** rng.uniform(1.3, 3.6),
-                                   rng.uniform(0, 4), quality)
+    noisy, clean = simulate_camera(
+        scene.round().astype(np.uint8), rng, 10 ** rng.uniform(1.3, 3.6), rng.uniform(0, 4), quality
+    )
     return noisy[8:-8, 8:-8], clean[8:-8, 8:-8]
 
 
@@ -81,7 +89,7 @@ def train(minutes: float) -> tuple[torch.nn.Module, int]:
         loss = (error / (noise_level + 1)).mean()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.)
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         count += 1
         if count % 200 == 0:
@@ -93,9 +101,12 @@ def evaluate(net: torch.nn.Module, pairs: demo.Pairs) -> dict[str, float]:
     """Mean PSNR in dB of the network and of methods without weights."""
     context = MethodContext(pairs, 'cpu')
     nlm = [build_method(OpenCVNLMOptions(type='opencv_nlm', h=h), context).run for h in demo.NLM_STRENGTHS]
-    return {'noisy': mean_psnr(lambda image: image, pairs),
-            'non-local means, best h': max(mean_psnr(run, pairs) for run in nlm),
-            'spectral': mean_psnr(SpectralDenoiser(context.noise), pairs), 'ready weights': network_psnr(net, pairs)}
+    return {
+        'noisy': mean_psnr(lambda image: image, pairs),
+        'non-local means, best h': max(mean_psnr(run, pairs) for run in nlm),
+        'spectral': mean_psnr(SpectralDenoiser(context.noise), pairs),
+        'ready weights': network_psnr(net, pairs),
+    }
 
 
 def main() -> None:
@@ -112,9 +123,18 @@ def main() -> None:
         print(name, {method: round(value, 2) for method, value in table[name].items()}, flush=True)
     write_json({'iterations': count, 'table': table}, args.output.with_suffix('.json'), indent=2)
     if all(row['ready weights'] > row['non-local means, best h'] for row in table.values()):
-        write_safetensors(net.state_dict(), {'network': NETWORK, 'img_range': 255,
-                                             'method': 'supervised, simulated camera noise', 'iterations': count,
-                                             'psnr': table, 'versions': versions()}, args.output)
+        write_safetensors(
+            net.state_dict(),
+            {
+                'network': NETWORK,
+                'img_range': 255,
+                'method': 'supervised, simulated camera noise',
+                'iterations': count,
+                'psnr': table,
+                'versions': versions(),
+            },
+            args.output,
+        )
         print(f'{args.output}: worth shipping')
     else:
         print('not written: non-local means is better on one of the sets')

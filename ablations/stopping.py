@@ -14,6 +14,7 @@ ema            the running average of the weights (train.ema_decay 0.99) at the 
 ema by risk    the running average of the least Stein's estimate
 average        the mean of the weights of the second half's checkpoints
 """
+
 from __future__ import annotations
 
 import argparse
@@ -47,13 +48,15 @@ def train_students(photographs: Photographs, folder: Path, count: int, scale: fl
         opt = small_training('sassid/train_cpu.yml', f'student_{number}', photographs, number, scale)
         stages = opt['train']['stages']
         stages['bnn']['iter'] = stages['lan']['iter'] = 0
-        opt['path'] = {f'pretrain_network_{name}': str(teachers / 'models' / f'net_{name}_latest.pth')
-                       for name in ('bnn', 'lan')}
+        opt['path'] = {
+            f'pretrain_network_{name}': str(teachers / 'models' / f'net_{name}_latest.pth') for name in ('bnn', 'lan')
+        }
         opt['train']['ema_decay'] = 0.99
         opt['logger']['save_checkpoint_freq'] = max(stages['unet']['iter'] // CHECKPOINTS, 1)
         if not annealed:
-            stages['unet'].update(optim={**stages['unet']['optim'], 'lr': 1e-3},
-                                  scheduler={'type': 'ConstantLR', 'factor': 1.})
+            stages['unet'].update(
+                optim={**stages['unet']['optim'], 'lr': 1e-3}, scheduler={'type': 'ConstantLR', 'factor': 1.0}
+            )
         _train_once(opt, folder)
         runs.append(folder / 'experiments' / opt['name'])
     return runs
@@ -67,8 +70,9 @@ def _train_once(opt: dict, folder: Path) -> None:
 def averaged(paths: list[Path], target: Path) -> Path:
     """The mean of the weights of several checkpoints, as a checkpoint."""
     contents = [torch.load(path, weights_only=True) for path in paths]
-    mean = {name: sum(content['params'][name] for content in contents) / len(contents)
-            for name in contents[0]['params']}
+    mean = {
+        name: sum(content['params'][name] for content in contents) / len(contents) for name in contents[0]['params']
+    }
     torch.save({**contents[0], 'params': mean}, target)
     return target
 
@@ -76,20 +80,33 @@ def averaged(paths: list[Path], target: Path) -> Path:
 def evaluate_run(run: Path, photographs: Photographs, folder: Path) -> dict:
     """PSNR and risk of the checkpoints of a run, and the distance in dB of each rule's choice from the best one."""
     paths = sorted((run / 'models').glob('net_g_[0-9]*.pth'), key=lambda path: int(path.stem.split('_')[-1]))
-    paths = paths[len(paths) // 2:]
+    paths = paths[len(paths) // 2 :]
     crops = [np.ascontiguousarray(image[:CROP, :CROP]).astype(np.float32) / 255 for image, _ in photographs.pairs]
 
     def evaluate(path: Path, key: str) -> dict[str, float]:
         denoise = Denoiser(path, 'cpu', key=key)
-        return {'psnr': mean_psnr(denoise, photographs.pairs),
-                'risk': monte_carlo_sure(denoise, crops, photographs.noise)}
+        return {
+            'psnr': mean_psnr(denoise, photographs.pairs),
+            'risk': monte_carlo_sure(denoise, crops, photographs.noise),
+        }
+
     raw, ema = ([evaluate(path, key) for path in paths] for key in ('params', 'params_ema'))
-    rules = {'last': raw[-1], 'risk': min(raw, key=lambda figures: figures['risk']), 'ema': ema[-1],
-             'ema by risk': min(ema, key=lambda figures: figures['risk']),
-             'average': evaluate(averaged(paths, folder / 'average.pth'), 'params')}
+    rules = {
+        'last': raw[-1],
+        'risk': min(raw, key=lambda figures: figures['risk']),
+        'ema': ema[-1],
+        'ema by risk': min(ema, key=lambda figures: figures['risk']),
+        'average': evaluate(averaged(paths, folder / 'average.pth'), 'params'),
+    }
     best = max(figures['psnr'] for figures in raw)
-    return {'run': run.name, 'best': best, 'raw': raw, 'ema': ema, 'rules': rules,
-            'distance': {rule: best - figures['psnr'] for rule, figures in rules.items()}}
+    return {
+        'run': run.name,
+        'best': best,
+        'raw': raw,
+        'ema': ema,
+        'rules': rules,
+        'distance': {rule: best - figures['psnr'] for rule, figures in rules.items()},
+    }
 
 
 def main() -> None:
@@ -107,8 +124,11 @@ def main() -> None:
     results = []
     for run in train_students(photographs, folder, args.runs, args.scale, args.annealed):
         results.append(evaluate_run(run, photographs, folder))
-        print(f'{run.name}: best {results[-1]["best"]:.2f} dB; distance ' + ', '.join(
-            f'{rule} {value:+.3f}' for rule, value in results[-1]['distance'].items()), flush=True)
+        print(
+            f'{run.name}: best {results[-1]["best"]:.2f} dB; distance '
+            + ', '.join(f'{rule} {value:+.3f}' for rule, value in results[-1]['distance'].items()),
+            flush=True,
+        )
     print('\nmean distance from the best checkpoint, dB (below 0: better than every checkpoint):')
     for rule in results[0]['distance']:
         print(f'  {rule:14}{statistics.mean(result["distance"][rule] for result in results):+.3f}')

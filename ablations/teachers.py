@@ -8,6 +8,7 @@ are equal): the BNN, the LAN, SDAP and AMSNet, then a U-Net student of each pair
 the same noisy images with the options of the train_cpu.yml files. The cost of the teachers' predictions is taken from
 the student's time. PSNR is against the clean references, which no training reads. Stopped, the same command continues.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -27,8 +28,16 @@ from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
 
 # for flat areas, for textured areas; or one alone for both
-STUDENTS = [('bnn', 'lan'), ('bnn',), ('sdap',), ('amsnet',), ('bnn', 'sdap'), ('bnn', 'amsnet'), ('sdap', 'lan'),
-            ('amsnet', 'lan')]
+STUDENTS = [
+    ('bnn', 'lan'),
+    ('bnn',),
+    ('sdap',),
+    ('amsnet',),
+    ('bnn', 'sdap'),
+    ('bnn', 'amsnet'),
+    ('sdap', 'lan'),
+    ('amsnet', 'lan'),
+]
 NETWORK_OF = {'bnn': ('sassid', 'bnn'), 'lan': ('sassid', 'lan')}  # of the others: (method, 'bsn')
 
 
@@ -53,8 +62,9 @@ class Study:
     def student(self, teachers: tuple[str, ...], seed: int) -> None:
         """Train and evaluate a student of one or two teachers."""
         files = [self.teacher(name, seed) for name in teachers]
-        recipe, roles = (('train_cpu.yml', ('teacher',)) if len(files) == 1 else
-                         ('two_teachers_cpu.yml', ('flat', 'texture')))
+        recipe, roles = (
+            ('train_cpu.yml', ('teacher',)) if len(files) == 1 else ('two_teachers_cpu.yml', ('flat', 'texture'))
+        )
         label = f'student of {" + ".join(teachers)}'
         opt = small_training(f'distilled/{recipe}', f'student_{"_".join(teachers)}_{seed}', self.photographs, seed)
         for role, file in zip(roles, files):
@@ -88,8 +98,10 @@ class Study:
             stages = list(opt['train']['stages'])
             plan = plan_training(opt, self.folder, self.minutes * len(stages))
             taught = [name for name in stages if name not in ('bnn', 'bsn')][:1]
-            iters = {name: max(int((60 * self.minutes - plan.cache_seconds * (name in taught)) / plan.seconds[name]), 1)
-                     for name in stages}
+            iters = {
+                name: max(int((60 * self.minutes - plan.cache_seconds * (name in taught)) / plan.seconds[name]), 1)
+                for name in stages
+            }
             self.plans[label] = Plan(iters, plan.seconds, plan.teacher_cache, plan.cache_seconds).to_dict()
             write_json(self.plans, self.plans_file, indent=2)
         return Plan.from_dict(self.plans[label])
@@ -97,8 +109,11 @@ class Study:
 
 def check_arguments(args: argparse.Namespace, folder: Path) -> None:
     """Exit where the folder holds a study with other arguments."""
-    given = {key: None if value is None else str(value) for key, value in vars(args).items()
-             if key not in ('output', 'seeds')}
+    given = {
+        key: None if value is None else str(value)
+        for key, value in vars(args).items()
+        if key not in ('output', 'seeds')
+    }
     path = folder / 'arguments.json'
     if path.exists() and json.loads(path.read_text()) != given:
         sys.exit(f'{folder} holds a study of {path.read_text()}; choose another folder')

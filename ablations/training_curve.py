@@ -3,6 +3,7 @@
 
 python ablations/training_curve.py -o curve.png [experiments/NAME/train_*.log ...]
 """
+
 from __future__ import annotations
 
 import argparse
@@ -15,8 +16,17 @@ import matplotlib.pyplot as plt
 matplotlib.use('Agg')
 
 # issue 10 of the authors' repository, 17 October 2022: (iteration, dB) of the BNN on SIDD validation
-AUTHORS = [(10_000, 33.8534), (20_000, 34.4030), (30_000, 35.5078), (40_000, 34.3800), (50_000, 34.5513),
-           (60_000, 35.6432), (70_000, 35.1306), (80_000, 34.7331), (90_000, 35.2779)]
+AUTHORS = [
+    (10_000, 33.8534),
+    (20_000, 34.4030),
+    (30_000, 35.5078),
+    (40_000, 34.3800),
+    (50_000, 34.5513),
+    (60_000, 35.6432),
+    (70_000, 35.1306),
+    (80_000, 34.7331),
+    (90_000, 35.2779),
+]
 AUTHORS_BEST = 36.37
 
 

@@ -1,4 +1,5 @@
 """The only shims for stock PyPI ``basicsr==1.4.2`` and bm3d on today's stack. Imported before anything of basicsr."""
+
 from __future__ import annotations
 
 import contextlib
@@ -21,6 +22,7 @@ def _alias_functional_tensor() -> None:
     if _MODULE in sys.modules or importlib.util.find_spec(_MODULE) is not None:
         return
     from torchvision.transforms.functional import rgb_to_grayscale
+
     module = types.ModuleType(_MODULE)
     vars(module)['rgb_to_grayscale'] = rgb_to_grayscale
     sys.modules[_MODULE] = module
@@ -37,14 +39,22 @@ def _share_lmdb_environments() -> None:
     from basicsr_sassid.io.lmdb_environments import open_shared
 
     class SharedLmdbBackend(LmdbBackend):
-        def __init__(self, db_paths: Any, client_keys: Any = 'default', readonly: bool = True, lock: bool = False,
-                     readahead: bool = False, **kwargs: Any) -> None:
+        def __init__(
+            self,
+            db_paths: Any,
+            client_keys: Any = 'default',
+            readonly: bool = True,
+            lock: bool = False,
+            readahead: bool = False,
+            **kwargs: Any,
+        ) -> None:
             db_paths = db_paths if isinstance(db_paths, list) else [db_paths]
             client_keys = client_keys if isinstance(client_keys, list) else [client_keys]
             self.db_paths = [str(path) for path in db_paths]
             settings = {'readonly': readonly, 'lock': lock, 'readahead': readahead, **kwargs}
-            self._client = {client: open_shared(path, **settings)
-                            for client, path in zip(client_keys, self.db_paths, strict=True)}
+            self._client = {
+                client: open_shared(path, **settings) for client, path in zip(client_keys, self.db_paths, strict=True)
+            }
 
     FileClient._backends['lmdb'] = SharedLmdbBackend
 

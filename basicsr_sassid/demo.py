@@ -1,4 +1,5 @@
 """`sassid demo`: simulate noisy photographs or take real ones, train three stages on a small machine, compare."""
+
 from __future__ import annotations
 
 import os
@@ -37,7 +38,7 @@ SIMULATED_NETWORKS = {'network_bnn': {'blind_size': 5}, 'network_lan': {'recepti
 MAX_PAIRS = 40  # in the table, evenly spaced
 MAX_SIDE = 512  # pixels: of each pair at most the central square of that side
 BLUR_SIGMAS = (0.8, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)  # pixels
-NLM_STRENGTHS = (3., 5., 10., 15., 20., 30.)  # grey levels
+NLM_STRENGTHS = (3.0, 5.0, 10.0, 15.0, 20.0, 30.0)  # grey levels
 _PROTOCOLS = {'psnr': 'psnr', 'ssim': 'ssim_gaussian'}
 _MAX_ROWS = 3  # of the picture
 
@@ -45,9 +46,12 @@ Denoise = Callable[[np.ndarray], np.ndarray]
 Pairs = list[tuple[np.ndarray, np.ndarray]]  # (noisy image, clean reference), (H, W, 3) uint8 RGB
 
 
-def run_demo(output: str | os.PathLike[str], noisy: str | os.PathLike[str] | None = None,
-             reference: str | os.PathLike[str] | None = None, scale: float | None = None
-             ) -> dict[str, dict[str, float]]:
+def run_demo(
+    output: str | os.PathLike[str],
+    noisy: str | os.PathLike[str] | None = None,
+    reference: str | os.PathLike[str] | None = None,
+    scale: float | None = None,
+) -> dict[str, dict[str, float]]:
     """Train the three stages on noisy photographs alone, then compare with classical denoisers.
 
     Args:
@@ -71,32 +75,49 @@ def run_demo(output: str | os.PathLike[str], noisy: str | os.PathLike[str] | Non
         noisy_folder = require_path(noisy, '--noisy')
         reference_folder = None if reference is None else require_path(reference, '--reference')
     if scale is None:
-        scale = SIMULATED_SCALE if is_simulated else 1.
+        scale = SIMULATED_SCALE if is_simulated else 1.0
     models = _train(noisy_folder, output, scale, SIMULATED_NETWORKS if is_simulated else {})
     trained = time.time()
     print(f'\nTrained in {(trained - started) / 60:.1f} minutes. Comparing ...', flush=True)
     weights = models / 'net_g_latest.pth'
     if reference_folder is None:
-        print(f'No clean references, no table. Denoise your photographs with:\n'
-              f'  sassid denoise {noisy_folder} -o OUT --weights {weights}')
+        print(
+            f'No clean references, no table. Denoise your photographs with:\n'
+            f'  sassid denoise {noisy_folder} -o OUT --weights {weights}'
+        )
         return {}
     pairs = read_pairs(noisy_folder, reference_folder)
     table, pictures = _compare(pairs, _methods(pairs, models))
     _print_table(table, len(pairs), is_simulated)
-    write_json({'pairs': len(pairs), 'iterations_scale': scale, 'training_seconds': round(trained - started),
-                'seconds': round(time.time() - started), 'methods': table}, output / 'table.json', indent=2)
+    write_json(
+        {
+            'pairs': len(pairs),
+            'iterations_scale': scale,
+            'training_seconds': round(trained - started),
+            'seconds': round(time.time() - started),
+            'methods': table,
+        },
+        output / 'table.json',
+        indent=2,
+    )
     write_photo(Photo(draw_crop_grid([_crops(picture) for picture in pictures])), output / 'comparison.png')
-    print(f'\nPicture: {output / "comparison.png"}\nDenoise other photographs with this noise:\n'
-          f'  sassid denoise PHOTOS -o OUT --weights {weights}')
+    print(
+        f'\nPicture: {output / "comparison.png"}\nDenoise other photographs with this noise:\n'
+        f'  sassid denoise PHOTOS -o OUT --weights {weights}'
+    )
     return table
 
 
 def simulate_photographs(folder: Path) -> tuple[Path, Path]:
     """Write five simulated photographs. Returns the folders of the noisy images and of their clean references."""
     print('Simulating camera noise on photographs of scikit-image ...', flush=True)
-    photographs = {'astronaut': skimage.data.astronaut(), 'cat': skimage.data.chelsea(),
-                   'coffee': skimage.data.coffee(), 'motorcycle': skimage.data.stereo_motorcycle()[0],
-                   'rocket': skimage.data.rocket()}
+    photographs = {
+        'astronaut': skimage.data.astronaut(),
+        'cat': skimage.data.chelsea(),
+        'coffee': skimage.data.coffee(),
+        'motorcycle': skimage.data.stereo_motorcycle()[0],
+        'rocket': skimage.data.rocket(),
+    }
     photons = 40, 80, 160, 56, 112  # each at its own ISO
     for seed, (name, photograph) in enumerate(photographs.items()):
         # three times as large: a sensor's pixels are never as sharp as those of a small picture for the screen
@@ -116,8 +137,11 @@ def read_pairs(noisy: Path, reference: Path) -> Pairs:
         UserError: no common name, an image that cannot be read, sizes that differ.
     """
     others = {path.relative_to(reference).with_suffix(''): path for path in list_images(reference)}
-    both = [(path, others[path.relative_to(noisy).with_suffix('')]) for path in list_images(noisy)
-            if path.relative_to(noisy).with_suffix('') in others]
+    both = [
+        (path, others[path.relative_to(noisy).with_suffix('')])
+        for path in list_images(noisy)
+        if path.relative_to(noisy).with_suffix('') in others
+    ]
     if not both:
         raise UserError(f'--reference {reference}: no image there has the name of one in {noisy}')
     pairs = []
@@ -158,17 +182,22 @@ def _methods(pairs: Pairs, models: Path) -> dict[str, Denoise]:
     nlm = build_method(OpenCVNLMOptions(type='opencv_nlm', h=BestOf(best_of=list(NLM_STRENGTHS))), context)
     student = Denoiser(models / 'net_g_latest.pth', 'cpu')
     blend = build_blend(student, context)
-    return {'noisy': lambda image: image, f'Gaussian blur, {blur.note}': blur.run,
-            f'non-local means, {nlm.note}': nlm.run,
-            # in tiles of the training's patch, as it teaches: far from all borders it does worse
-            'BNN': Denoiser(models / 'net_bnn_latest.pth', 'cpu', tile=64, overlap=32),
-            'LAN': Denoiser(models / 'net_lan_latest.pth', 'cpu'),
-            'U-Net (the student)': student, 'spectral (classical, no training)': SpectralDenoiser(context.noise),
-            f'blend, {blend.note}': blend.run}
+    return {
+        'noisy': lambda image: image,
+        f'Gaussian blur, {blur.note}': blur.run,
+        f'non-local means, {nlm.note}': nlm.run,
+        # in tiles of the training's patch, as it teaches: far from all borders it does worse
+        'BNN': Denoiser(models / 'net_bnn_latest.pth', 'cpu', tile=64, overlap=32),
+        'LAN': Denoiser(models / 'net_lan_latest.pth', 'cpu'),
+        'U-Net (the student)': student,
+        'spectral (classical, no training)': SpectralDenoiser(context.noise),
+        f'blend, {blend.note}': blend.run,
+    }
 
 
-def _compare(pairs: Pairs, methods: Mapping[str, Denoise]
-             ) -> tuple[dict[str, dict[str, float]], list[dict[str, np.ndarray]]]:
+def _compare(
+    pairs: Pairs, methods: Mapping[str, Denoise]
+) -> tuple[dict[str, dict[str, float]], list[dict[str, np.ndarray]]]:
     """The mean figures of each method, and the results for the first pairs."""
     figures: dict[str, list[list[float]]] = {name: [] for name in methods}
     pictures = []
@@ -178,25 +207,33 @@ def _compare(pairs: Pairs, methods: Mapping[str, Denoise]
             figures[name].append([evaluate_image(image, clean, protocol) for protocol in _PROTOCOLS.values()])
         if len(pictures) < _MAX_ROWS:
             pictures.append({**results, 'clean': clean})
-    return {name: dict(zip(_PROTOCOLS, map(float, np.mean(values, axis=0)))) for name, values in figures.items()
-            }, pictures
+    return {
+        name: dict(zip(_PROTOCOLS, map(float, np.mean(values, axis=0)))) for name, values in figures.items()
+    }, pictures
 
 
 def _print_table(table: Mapping[str, Mapping[str, float]], count: int, is_simulated: bool) -> None:
-    print(f'\nMean of {count} {"simulated" if is_simulated else "real"} photographs; no network has seen a clean '
-          'reference. SSIM: each channel, Gaussian 11x11\n')
+    print(
+        f'\nMean of {count} {"simulated" if is_simulated else "real"} photographs; no network has seen a clean '
+        'reference. SSIM: each channel, Gaussian 11x11\n'
+    )
     print(f'{"":34}{"PSNR dB":>8}{"SSIM":>8}')
     for name, figures in table.items():
         print(f'{name:34}{figures["psnr"]:8.2f}{figures["ssim"]:8.4f}')
     *others, last = table
-    print(f'\n{last[0].upper()}{last[1:]}: ' + ', '.join(
-        f'{table[last]["psnr"] - table[name]["psnr"]:+.2f} dB against {name}' for name in others) + '.')
+    print(
+        f'\n{last[0].upper()}{last[1:]}: '
+        + ', '.join(f'{table[last]["psnr"] - table[name]["psnr"]:+.2f} dB against {name}' for name in others)
+        + '.'
+    )
 
 
 def _crops(picture: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, str]]:
     """The same square of every result, with the PSNR of the whole; the blur is left out."""
     clean = picture['clean']
     box = crop_box(clean)
-    captions = {name: '' if name == 'clean' else f'{evaluate_image(image, clean, "psnr"):.2f} dB'
-                for name, image in picture.items()}
+    captions = {
+        name: '' if name == 'clean' else f'{evaluate_image(image, clean, "psnr"):.2f} dB'
+        for name, image in picture.items()
+    }
     return {name: (image[box], captions[name]) for name, image in picture.items() if not name.startswith('Gaussian')}

@@ -1,4 +1,5 @@
 """Test a trained network by an option file: python -m basicsr_sassid.test -opt options/....yml"""
+
 from __future__ import annotations
 
 import sys
@@ -17,8 +18,9 @@ from basicsr_sassid.utils.errors import cli_errors
 @cli_errors
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line, start the processes, test; files land below the working directory."""
-    parser = argparse.ArgumentParser(prog='python -m basicsr_sassid.test',
-                                     description='Test a trained network by an option file.')
+    parser = argparse.ArgumentParser(
+        prog='python -m basicsr_sassid.test', description='Test a trained network by an option file.'
+    )
     add_arguments(parser)
     launch(parser.parse_args(argv), is_train=False)
 

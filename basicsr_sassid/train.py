@@ -1,4 +1,5 @@
 """Train a model by an option file: python -m basicsr_sassid.train -opt options/....yml"""
+
 from __future__ import annotations
 
 import sys
@@ -17,8 +18,9 @@ from basicsr_sassid.utils.errors import cli_errors
 @cli_errors
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line, start the processes, train; files land below the working directory."""
-    parser = argparse.ArgumentParser(prog='python -m basicsr_sassid.train',
-                                     description='Train a model by an option file.')
+    parser = argparse.ArgumentParser(
+        prog='python -m basicsr_sassid.train', description='Train a model by an option file.'
+    )
     add_arguments(parser)
     launch(parser.parse_args(argv), is_train=True)
 

@@ -1,4 +1,5 @@
 """Inference: whole photographs in tiles, the exported network, peak memory."""
+
 from __future__ import annotations
 
 import os
@@ -9,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timing import ROOT, compare
 
 from basicsr_sassid import Denoiser
 from basicsr_sassid.inference.export import export_onnx
 from basicsr_sassid.io.atomic import save_torch
 
 import reference
+from timing import ROOT, compare
 
-_MEMORY = '''
+_MEMORY = """
 import re, sys, numpy as np, torch
 from basicsr_sassid import Denoiser
 def peak():  # in MiB; not getrusage's, which a process inherits from the one that started it
@@ -30,7 +31,7 @@ before = peak()
 denoise(image)
 print(before, peak(),
       torch.cuda.max_memory_allocated() / 2 ** 20 if sys.argv[2] != 'cpu' else 0)
-'''
+"""
 
 
 def time_inference(device: torch.device, rounds: int, dim: int = 48) -> dict[str, dict[str, float]]:
@@ -49,6 +50,7 @@ def time_inference(device: torch.device, rounds: int, dim: int = 48) -> dict[str
                 with torch.no_grad():
                     x = torch.from_numpy(image).permute(2, 0, 1)[None].float().to(device)
                     reference.unet(state, x).clamp(0, 255).round().byte().cpu()
+
             row = compare(whole, lambda image=image: denoise(image), max(rounds // 3, 2), device)
             row['megapixels_a_second'] = height * width / 1e6 / row['ours_seconds']
             rows[f'{width}x{height}'] = row
@@ -73,6 +75,7 @@ def _time_onnx(weights: Path, state: dict[str, torch.Tensor], rounds: int) -> di
 
     def exported() -> np.ndarray:
         return session.run(None, {'lq': x.numpy()})[0]
+
     row = compare(whole, exported, max(rounds // 3, 2), torch.device('cpu'))
     row['megapixels_a_second'] = 1.048576 / row['ours_seconds']
     row['largest_difference'] = float(np.abs(exported() * 255 - whole().numpy()).max())
@@ -85,9 +88,18 @@ def _measure_memory(weights: Path, device: str) -> dict[str, dict[str, float]]:
     if not Path('/proc/self/status').is_file():
         return rows
     for side in (1000, 3000, 6000):
-        done = subprocess.run([sys.executable, '-c', _MEMORY, str(weights), device, str(side)], text=True, check=True,
-                              stdout=subprocess.PIPE, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+        done = subprocess.run(
+            [sys.executable, '-c', _MEMORY, str(weights), device, str(side)],
+            text=True,
+            check=True,
+            stdout=subprocess.PIPE,
+            env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        )
         loaded, peak, on_gpu = map(float, done.stdout.split()[-3:])
         rows[f'memory, {side * side / 1e6:.0f} megapixels'] = {
-            'loaded_mib': loaded, 'peak_mib': peak, 'above_loaded_mib': peak - loaded, 'gpu_mib': on_gpu}
+            'loaded_mib': loaded,
+            'peak_mib': peak,
+            'above_loaded_mib': peak - loaded,
+            'gpu_mib': on_gpu,
+        }
     return rows

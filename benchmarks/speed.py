@@ -7,6 +7,7 @@ Ours and the reference implementation (tests/reference.py: pad, convolve, crop; 
 predict at every step) take turns within one run, on the same data; medians and ratios are printed. Ratios compare,
 milliseconds do not.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -17,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timing import compare, print_table
 
 import basicsr_sassid  # noqa: F401
 from basicsr_sassid.data.noisy_image_dataset import NoisyImageDataset
@@ -29,6 +29,8 @@ from basicsr_sassid.io.photo import Photo, write_photo
 from basicsr_sassid.losses.selective_loss import local_std
 from basicsr_sassid.ops.subsampling import pd_down, random_partition, random_sub_images
 
+from timing import compare, print_table
+
 import reference  # isort: skip
 from inference_speed import time_inference  # isort: skip
 from training_steps import WIDTHS, time_steps  # isort: skip
@@ -39,8 +41,12 @@ _WARM_UP = 20  # batches
 def time_local_std(device: torch.device, rounds: int) -> dict[str, dict[str, float]]:
     """Two 256x256 patches (the texture map of one step)."""
     x = torch.rand(2, 3, 256, 256, device=device) * 255
-    rows = {f'window {window}': compare(lambda w=window: reference.local_std(x, w), lambda w=window: local_std(x, w),
-                                        rounds, device) for window in (7, 15)}
+    rows = {
+        f'window {window}': compare(
+            lambda w=window: reference.local_std(x, w), lambda w=window: local_std(x, w), rounds, device
+        )
+        for window in (7, 15)
+    }
     rows['window 15 over 7'] = {'ratio': rows['window 15']['ours_seconds'] / rows['window 7']['ours_seconds']}
     return rows
 
@@ -58,7 +64,7 @@ def time_subsampling(device: torch.device, rounds: int) -> dict[str, dict[str, f
         for image in range(n):
             for row in range(h // 5):
                 for column in range(w // 5):
-                    cell = x[image, :, 5 * row:5 * row + 5, 5 * column:5 * column + 5].reshape(c, 25)
+                    cell = x[image, :, 5 * row : 5 * row + 5, 5 * column : 5 * column + 5].reshape(c, 25)
                     result[:, image, :, row, column] = cell[:, torch.randperm(25, device=device)].T
         return result
 
@@ -69,11 +75,16 @@ def time_subsampling(device: torch.device, rounds: int) -> dict[str, dict[str, f
                 for column in range(w):
                     masks[int(torch.randint(2, ())), image, 0, row, column] = True
         return masks
+
     assert torch.equal(phases(), pd_down(x, 5))
-    return {name: compare(loop, ours, rounds, device) for name, loop, ours in (
-        ('pixel shuffle, by phases', phases, lambda: pd_down(x, 5)),
-        ('SDAP, by cells', cells, lambda: random_sub_images(x, 5)),
-        ('AMSNet, by pixels', pixels, lambda: random_partition(x, 2)))}
+    return {
+        name: compare(loop, ours, rounds, device)
+        for name, loop, ours in (
+            ('pixel shuffle, by phases', phases, lambda: pd_down(x, 5)),
+            ('SDAP, by cells', cells, lambda: random_sub_images(x, 5)),
+            ('AMSNet, by pixels', pixels, lambda: random_partition(x, 2)),
+        )
+    }
 
 
 def time_loader(device: torch.device, rounds: int) -> dict[str, dict[str, float]]:
@@ -100,8 +111,11 @@ def time_loader(device: torch.device, rounds: int) -> dict[str, dict[str, float]
 
 def _batch_seconds(dataset: NoisyImageDataset, batch: int, count: int, workers: int) -> float:
     sampler = RunSampler(len(dataset), batch, 0, _WARM_UP + count, 0)
-    batches = iter(torch.utils.data.DataLoader(SeededDataset(dataset, 0), num_workers=workers, prefetch_factor=4,
-                                               batch_sampler=sampler))
+    batches = iter(
+        torch.utils.data.DataLoader(
+            SeededDataset(dataset, 0), num_workers=workers, prefetch_factor=4, batch_sampler=sampler
+        )
+    )
     for _ in range(_WARM_UP):
         next(batches)
     started = time.perf_counter()
@@ -110,8 +124,12 @@ def _batch_seconds(dataset: NoisyImageDataset, batch: int, count: int, workers: 
     return (time.perf_counter() - started) / count
 
 
-KINDS = {'local_std': time_local_std, 'subsampling': time_subsampling, 'loader': time_loader,
-         'inference': time_inference}
+KINDS = {
+    'local_std': time_local_std,
+    'subsampling': time_subsampling,
+    'loader': time_loader,
+    'inference': time_inference,
+}
 
 
 def main() -> None:
@@ -126,8 +144,12 @@ def main() -> None:
     parser.add_argument('--compile', action='store_true')
     args = parser.parse_args()
     devices = [args.device] if args.device else ['cpu'] + ['cuda'] * torch.cuda.is_available()
-    result = {'torch': torch.__version__, 'threads': torch.get_num_threads(), 'precision': args.precision,
-              'compile': args.compile}
+    result = {
+        'torch': torch.__version__,
+        'threads': torch.get_num_threads(),
+        'precision': args.precision,
+        'compile': args.compile,
+    }
     for kind in devices:
         device = torch.device(kind)
         rows = result[kind] = {}

@@ -1,4 +1,5 @@
 """Timing in turns: two functions are called alternately within one run, and medians and ratios are reported."""
+
 from __future__ import annotations
 
 import statistics
@@ -30,12 +31,15 @@ def median_seconds(functions: Functions, rounds: int, device: torch.device) -> d
     return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 
 
-def compare(reference: Callable[[], object], ours: Callable[[], object], rounds: int, device: torch.device
-            ) -> dict[str, float]:
+def compare(
+    reference: Callable[[], object], ours: Callable[[], object], rounds: int, device: torch.device
+) -> dict[str, float]:
     """Median seconds of the reference implementation and of ours, and their ratio."""
     seconds = median_seconds({'reference': reference, 'ours': ours}, rounds, device)
-    return {**{f'{name}_seconds': value for name, value in seconds.items()},
-            'ratio': seconds['reference'] / seconds['ours']}
+    return {
+        **{f'{name}_seconds': value for name, value in seconds.items()},
+        'ratio': seconds['reference'] / seconds['ours'],
+    }
 
 
 def print_table(title: str, rows: dict[str, dict[str, float]]) -> None:

@@ -1,4 +1,5 @@
 """Writes docs/options.md from the typed option blocks: python docs/generate_options.py [--check]"""
+
 from __future__ import annotations
 
 import argparse
@@ -57,17 +58,24 @@ registries and torch define their keys, and an unknown one is an error that list
 """
 
 BLOCKS: list[tuple[str, type[OptionBlock]]] = [
-    ('train', schema.TrainOptions), ('train of ThreeStageModel', schema.ThreeStageTrainOptions),
+    ('train', schema.TrainOptions),
+    ('train of ThreeStageModel', schema.ThreeStageTrainOptions),
     ('train of APBSNModel, SDAPModel, AMSNetModel', schema.SubsampledTrainOptions),
-    ('train of APBSNModel', schema.APBSNTrainOptions), ('train of AMSNetModel', schema.AMSNetTrainOptions),
-    ('train.stages.<stage>', schema.StageOptions), ('train.texture', schema.TextureOptions),
-    ('inference', InferenceConfig), ('datasets.<name> of type NoisyImageDataset', NoisyImageOptions),
-    ('val', schema.ValOptions), ('logger', schema.LoggerOptions),
+    ('train of APBSNModel', schema.APBSNTrainOptions),
+    ('train of AMSNetModel', schema.AMSNetTrainOptions),
+    ('train.stages.<stage>', schema.StageOptions),
+    ('train.texture', schema.TextureOptions),
+    ('inference', InferenceConfig),
+    ('datasets.<name> of type NoisyImageDataset', NoisyImageOptions),
+    ('val', schema.ValOptions),
+    ('logger', schema.LoggerOptions),
     ('Files of options/evaluation', evaluation.EvaluationOptions),
     ('datasets.<name> of an evaluation', evaluation.DatasetOptions),
     ('trainings.<name> of an evaluation', evaluation.TrainingOptions),
     ('methods.<name> of type denoiser', evaluation.DenoiserOptions),
-    ('methods.<name> of type bm3d', evaluation.BM3DOptions), ('crop_grid', evaluation.CropGridOptions)]
+    ('methods.<name> of type bm3d', evaluation.BM3DOptions),
+    ('crop_grid', evaluation.CropGridOptions),
+]
 
 
 def attribute_texts(block: type[OptionBlock]) -> dict[str, str]:
@@ -96,8 +104,14 @@ def type_text(annotation: Any) -> str:
         return 'block' if get_origin(annotation) is dict else 'list'
     if arguments:
         return ' or '.join(dict.fromkeys(map(type_text, arguments)))
-    return {'int': 'whole number', 'float': 'number', 'bool': 'true, false', 'str': 'text', 'Any': 'any',
-            'object': 'any'}.get(getattr(annotation, '__name__', ''), str(annotation))
+    return {
+        'int': 'whole number',
+        'float': 'number',
+        'bool': 'true, false',
+        'str': 'text',
+        'Any': 'any',
+        'object': 'any',
+    }.get(getattr(annotation, '__name__', ''), str(annotation))
 
 
 def default_text(field: Any) -> str:
@@ -107,8 +121,11 @@ def default_text(field: Any) -> str:
     default = field.get_default(call_default_factory=True)
     if isinstance(default, OptionBlock):
         return 'as below'
-    return {None: '', True: 'true', False: 'false'}.get(default, default) if isinstance(
-        default, bool | type(None)) else str(default)
+    return (
+        {None: '', True: 'true', False: 'false'}.get(default, default)
+        if isinstance(default, bool | type(None))
+        else str(default)
+    )
 
 
 def table(block: type[OptionBlock], without: type[OptionBlock] | None) -> list[str]:
@@ -140,11 +157,25 @@ def render() -> str:
         base = base_block(block)
         extends = f' Beside the keys of {title_of(base)}:' if base else ''
         first = (block.__doc__ or '').partition('\n\n')[0].replace('``', '`')
-        lines += [f'## `{title}`' if ' ' not in title else f'## {title}', '',
-                  re.sub(r'\s+', ' ', first) + extends, '', *table(block, base), '']
+        lines += [
+            f'## `{title}`' if ' ' not in title else f'## {title}',
+            '',
+            re.sub(r'\s+', ' ', first) + extends,
+            '',
+            *table(block, base),
+            '',
+        ]
     renamed = {old: new for _, block in BLOCKS for old, new in block.renamed_keys.items()}
-    lines += ['## Renamed keys', '', 'An old key is an error that names the new one.', '', '| old | now |', '|---|---|',
-              *(f'| `{old}` | {new} |' for old, new in sorted(renamed.items())), '']
+    lines += [
+        '## Renamed keys',
+        '',
+        'An old key is an error that names the new one.',
+        '',
+        '| old | now |',
+        '|---|---|',
+        *(f'| `{old}` | {new} |' for old, new in sorted(renamed.items())),
+        '',
+    ]
     return '\n'.join(lines)
 
 
@@ -154,8 +185,11 @@ def main() -> None:
     parser.add_argument('--check', action='store_true', help='fail if docs/options.md is stale')
     args = parser.parse_args()
     if args.check:
-        sys.exit(0 if OUTPUT.is_file() and OUTPUT.read_text(encoding='utf-8') == render() else
-                 'docs/options.md is stale: python docs/generate_options.py')
+        sys.exit(
+            0
+            if OUTPUT.is_file() and OUTPUT.read_text(encoding='utf-8') == render()
+            else 'docs/options.md is stale: python docs/generate_options.py'
+        )
     OUTPUT.write_text(render(), encoding='utf-8')
 
 

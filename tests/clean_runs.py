@@ -1,4 +1,5 @@
 """Two noisy photographs, and runs of `sassid clean` whose networks train in milliseconds."""
+
 from __future__ import annotations
 
 import functools
@@ -15,7 +16,7 @@ from basicsr_sassid.pipeline import run, student
 from basicsr_sassid.pipeline.state import RunState
 from basicsr_sassid.training.budget import Plan
 
-PLAN = Plan({'bnn': 12, 'lan': 8, 'unet': 10}, dict.fromkeys(('bnn', 'lan', 'unet'), 0.1), 'off', 0.)
+PLAN = Plan({'bnn': 12, 'lan': 8, 'unet': 10}, dict.fromkeys(('bnn', 'lan', 'unet'), 0.1), 'off', 0.0)
 
 
 @functools.cache
@@ -62,6 +63,7 @@ def shrink_networks(monkeypatch: pytest.MonkeyPatch) -> None:
         opt['network_lan'].update(dim=8, num_block=1)
         opt['datasets']['train'].update(batch_size_per_gpu=1, num_worker_per_gpu=0)
         return opt
+
     monkeypatch.setattr(student, 'customize', small)
 
 
@@ -72,7 +74,7 @@ def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_folder(output: Path) -> Path:
     """The folder of the only run below an output."""
-    folder, = (output / '.sassid').iterdir()
+    (folder,) = (output / '.sassid').iterdir()
     return folder
 
 
@@ -82,5 +84,11 @@ def state_of(output: Path) -> RunState:
 
 def mean_gain(output: Path) -> float:
     """dB by which the denoised scenes exceed the noisy ones."""
-    return float(np.mean([calculate_psnr(read_photo(output / f'{name}.png').pixels, clean, 0)
-                          - calculate_psnr(noisy, clean, 0) for name, (noisy, clean) in scenes().items()]))
+    return float(
+        np.mean(
+            [
+                calculate_psnr(read_photo(output / f'{name}.png').pixels, clean, 0) - calculate_psnr(noisy, clean, 0)
+                for name, (noisy, clean) in scenes().items()
+            ]
+        )
+    )

@@ -1,4 +1,5 @@
 """Miniatures of the published datasets in exactly the layouts of their downloads."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,8 +9,11 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-SCENES = (('0001_001_S6_00100_00060_3200_L', 10), ('0001_001_S6_00100_00060_3200_L', 11),
-          ('0002_001_S6_00100_00020_3200_N', 10))
+SCENES = (
+    ('0001_001_S6_00100_00060_3200_L', 10),
+    ('0001_001_S6_00100_00060_3200_L', 11),
+    ('0002_001_S6_00100_00020_3200_N', 10),
+)
 
 
 def picture(*shape: int) -> np.ndarray:

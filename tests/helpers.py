@@ -1,4 +1,5 @@
 """What tests of several packages share: tiny trainings, and programs run as a user runs them."""
+
 from __future__ import annotations
 
 import os
@@ -18,21 +19,45 @@ def tiny_options(photographs: Path, **train) -> dict:
     """A three-stage training that takes milliseconds an iteration."""
     stage = {'iter': 4, 'optim': {'type': 'Adam', 'lr': 1e-3}, 'scheduler': {'type': 'CosineAnnealingLR'}}
     return {
-        'name': 'tiny', 'model_type': 'ThreeStageModel', 'num_gpu': 0, 'manual_seed': 3,
-        'datasets': {'train': {'name': 'noisy', 'type': 'NoisyImageDataset', 'dataroot_lq': str(photographs),
-                               'patch_size': 32, 'batch_size_per_gpu': 2, 'num_worker_per_gpu': 0}},
-        'network_bnn': {'type': 'BNN', 'dim': 4}, 'network_lan': {'type': 'LAN', 'dim': 8, 'num_block': 2},
-        'network_g': {'type': 'DenoisingUNet', 'dim': 4}, 'path': {},
+        'name': 'tiny',
+        'model_type': 'ThreeStageModel',
+        'num_gpu': 0,
+        'manual_seed': 3,
+        'datasets': {
+            'train': {
+                'name': 'noisy',
+                'type': 'NoisyImageDataset',
+                'dataroot_lq': str(photographs),
+                'patch_size': 32,
+                'batch_size_per_gpu': 2,
+                'num_worker_per_gpu': 0,
+            }
+        },
+        'network_bnn': {'type': 'BNN', 'dim': 4},
+        'network_lan': {'type': 'LAN', 'dim': 8, 'num_block': 2},
+        'network_g': {'type': 'DenoisingUNet', 'dim': 4},
+        'path': {},
         'train': {'precision': 'fp32', 'stages': {name: {**stage} for name in ('bnn', 'lan', 'unet')}, **train},
-        'logger': {'print_freq': 2, 'save_checkpoint_freq': 3}}
+        'logger': {'print_freq': 2, 'save_checkpoint_freq': 3},
+    }
 
 
-def run_module(module: str, *arguments: str, cwd: Path, check: bool = True, launcher: tuple[str, ...] = (),
-               **kwargs) -> subprocess.CompletedProcess:
+def run_module(
+    module: str, *arguments: str, cwd: Path, check: bool = True, launcher: tuple[str, ...] = (), **kwargs
+) -> subprocess.CompletedProcess:
     """``python -m module`` as a user would, from another folder than the clone."""
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run([sys.executable, '-m', *launcher, module, *arguments], cwd=cwd, env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=False, **kwargs)
+    done = subprocess.run(
+        [sys.executable, '-m', *launcher, module, *arguments],
+        cwd=cwd,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+        check=False,
+        **kwargs,
+    )
     if check and done.returncode:
         raise AssertionError(f'{module} {arguments} ended with {done.returncode}:\n{done.stdout[-5000:]}')
     return done
@@ -41,13 +66,27 @@ def run_module(module: str, *arguments: str, cwd: Path, check: bool = True, laun
 def run_code(code: str, cwd: Path) -> subprocess.CompletedProcess:
     """Python lines in a process group of their own, which they may kill."""
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    return subprocess.run([sys.executable, '-c', code], cwd=cwd, env=environment, start_new_session=True, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=False)
+    return subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=cwd,
+        env=environment,
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+        check=False,
+    )
 
 
 def weights_of(folder: Path, name: str = 'tiny', label: str = 'latest') -> dict[str, torch.Tensor]:
-    return {f'{network}.{key}': value for network in ('bnn', 'lan', 'g') for key, value in torch.load(
-        folder / 'experiments' / name / 'models' / f'net_{network}_{label}.pth', weights_only=True)['params'].items()}
+    return {
+        f'{network}.{key}': value
+        for network in ('bnn', 'lan', 'g')
+        for key, value in torch.load(
+            folder / 'experiments' / name / 'models' / f'net_{network}_{label}.pth', weights_only=True
+        )['params'].items()
+    }
 
 
 def assert_same(first: dict, second: dict, **tolerance) -> None:
@@ -65,10 +104,17 @@ def write_yml(opt: dict, path: Path) -> str:
 
 
 def with_validation(opt: dict, noisy: Path, freq: int = 5) -> dict:
-    opt['datasets']['val'] = {'name': 'pairs', 'type': 'PairedImageDataset', 'dataroot_lq': str(noisy),
-                              'dataroot_gt': str(noisy)}
-    opt['val'] = {'val_freq': freq, 'save_img': False, 'metrics': {'psnr': {'type': 'calculate_psnr',
-                                                                           'crop_border': 0}}}
+    opt['datasets']['val'] = {
+        'name': 'pairs',
+        'type': 'PairedImageDataset',
+        'dataroot_lq': str(noisy),
+        'dataroot_gt': str(noisy),
+    }
+    opt['val'] = {
+        'val_freq': freq,
+        'save_img': False,
+        'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}},
+    }
     return opt
 
 
@@ -83,8 +129,9 @@ def subsampled_options(photographs: Path, model: str, **train_keys) -> dict:
     opt['datasets']['train']['patch_size'] = 30
     del opt['network_bnn'], opt['network_lan'], opt['network_g']
     opt['network_bsn'] = {**ANY_NETWORK} if model == 'AMSNetModel' else {'type': 'DBSNl', 'dim': 8, 'num_module': 2}
-    opt['train']['stages'] = {'bsn': {'iter': 6, 'optim': {'type': 'Adam', 'lr': 1e-3},
-                                      'scheduler': {'type': 'CosineAnnealingLR'}}}
+    opt['train']['stages'] = {
+        'bsn': {'iter': 6, 'optim': {'type': 'Adam', 'lr': 1e-3}, 'scheduler': {'type': 'CosineAnnealingLR'}}
+    }
     opt['train'].update(train_keys)
     return opt
 

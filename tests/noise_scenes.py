@@ -1,4 +1,5 @@
 """Real scenes with noise whose truth is known."""
+
 from __future__ import annotations
 
 import functools
@@ -13,20 +14,21 @@ from basicsr_sassid.noise.synthetic import simulate_camera
 Pair = tuple[np.ndarray, np.ndarray]  # noisy, clean: (H, W, 3) uint8
 
 
-def noisy_photographs(width: int, seed: int, sigma: float = 15.) -> list[np.ndarray]:
+def noisy_photographs(width: int, seed: int, sigma: float = 15.0) -> list[np.ndarray]:
     """Three scenes with noise that is correlated over ``width`` x ``width`` pixels, and no further."""
     rng = np.random.default_rng(seed)
     box = (width + 1) // 2  # two boxes of this width overlap at distances up to width // 2
     images = []
     for photograph in (skimage.data.astronaut(), skimage.data.chelsea(), skimage.data.coffee()):
         scene = cv2.resize(photograph, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC).astype(np.float32)
-        noise = cv2.filter2D(rng.normal(0, 1, scene.shape).astype(np.float32), -1,
-                             np.full((box, box), 1 / box, np.float32))
+        noise = cv2.filter2D(
+            rng.normal(0, 1, scene.shape).astype(np.float32), -1, np.full((box, box), 1 / box, np.float32)
+        )
         images.append((0.8 * scene + 25 + sigma * noise).clip(0, 255).astype(np.uint8))
     return images
 
 
-def camera_pair(seed: int, photons: float = 80.) -> Pair:
+def camera_pair(seed: int, photons: float = 80.0) -> Pair:
     """(320, 400, 3): simulated camera noise on a real scene, no perfect black."""
     scene = (skimage.data.coffee(), skimage.data.chelsea())[seed % 2][:120, 100:234]
     scene = cv2.resize(scene, (400, 320), interpolation=cv2.INTER_CUBIC)

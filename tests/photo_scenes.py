@@ -1,4 +1,5 @@
 """Images and a tiny trained network that tests of inference share."""
+
 from __future__ import annotations
 
 from pathlib import Path

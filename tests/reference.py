@@ -2,6 +2,7 @@
 
 Pad, convolve, crop; standard deviation from all windows; alpha piece by piece.
 """
+
 from __future__ import annotations
 
 import torch
@@ -16,8 +17,11 @@ def official_unet_shapes(dim: int = 48, bnn: bool = False) -> dict[str, tuple[in
     shapes |= {f'decode_block_{i}.0': (2 * dim, 3 * dim, 3, 3) for i in (4, 3, 2)}
     shapes |= {f'decode_block_{i}.2': (2 * dim, 2 * dim, 3, 3) for i in range(1, 6)}
     if bnn:
-        shapes |= {'output_block.0': (8 * dim, 8 * dim, 1, 1), 'output_block.2': (2 * dim, 8 * dim, 1, 1),
-                   'output_block.4': (3, 2 * dim, 1, 1)}
+        shapes |= {
+            'output_block.0': (8 * dim, 8 * dim, 1, 1),
+            'output_block.2': (2 * dim, 8 * dim, 1, 1),
+            'output_block.4': (3, 2 * dim, 1, 1),
+        }
     return shapes | {'output_conv': (3, 2 * dim, 1, 1)}
 
 
@@ -27,9 +31,12 @@ def official_lan_shapes(receptive_size: int = 3, dim: int = 64) -> dict[str, tup
     shapes = {'conv.0': (dim, 3, 1, 1)} | {f'conv.{2 + 2 * i}': (dim, dim, 3, 3) for i in range(layers)}
     nested = f'conv.{2 + 2 * layers}'
     for i in range(6):
-        shapes |= {f'{nested}.body.{i}.conv1': (dim, dim, 1, 1), f'{nested}.body.{i}.conv2': (dim, dim, 1, 1),
-                   f'{nested}.body.{i}.cuca.conv_du.0': (dim // 16, dim, 1, 1),
-                   f'{nested}.body.{i}.cuca.conv_du.2': (dim, dim // 16, 1, 1)}
+        shapes |= {
+            f'{nested}.body.{i}.conv1': (dim, dim, 1, 1),
+            f'{nested}.body.{i}.conv2': (dim, dim, 1, 1),
+            f'{nested}.body.{i}.cuca.conv_du.0': (dim // 16, dim, 1, 1),
+            f'{nested}.body.{i}.cuca.conv_du.2': (dim, dim // 16, 1, 1),
+        }
     return shapes | {f'{nested}.tail': (dim, dim, 1, 1), f'conv.{3 + 2 * layers}': (3, dim, 1, 1)}
 
 
@@ -52,7 +59,7 @@ def _conv(state, name, x, half_plane):
         return F.leaky_relu(F.conv2d(x, weight, bias, padding=1), 0.1)
     height = x.shape[2]
     x = F.pad(x, (0, 0, 2, 0))  # two rows on top, zeros all round, then drop what lies below
-    return F.leaky_relu(F.conv2d(x, weight, bias, padding=1)[:, :, 1:1 + height], 0.1)
+    return F.leaky_relu(F.conv2d(x, weight, bias, padding=1)[:, :, 1 : 1 + height], 0.1)
 
 
 def _shift(x, rows):
@@ -116,7 +123,7 @@ def local_std(x, window=7):
     return windows.std(dim=1, correction=0, keepdim=True)
 
 
-def alpha(std, lower=1., upper=5.):
+def alpha(std, lower=1.0, upper=5.0):
     """Eq. 3."""
     result = torch.full_like(std, 0.5)
     result[std < lower] = torch.sigmoid(std[std < lower] - lower)

@@ -1,4 +1,5 @@
 """AMSNet over any network of the registry, and its prior."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -20,12 +21,16 @@ def options(photographs, **train_keys) -> dict:
     return subsampled_options(photographs, 'AMSNetModel', **train_keys)
 
 
-@pytest.mark.parametrize('block', [
-    ANY_NETWORK,
-    {'type': 'RIDNet', 'in_channels': 3, 'mid_channels': 16, 'out_channels': 3, 'num_block': 1, 'img_range': 1},
-    {'type': 'SwinIR', 'img_size': 8, 'window_size': 2, 'embed_dim': 6, 'depths': [2], 'num_heads': [2]},
-    {'type': 'SRVGGNetCompact', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_conv': 1, 'upscale': 1}],
-    ids=lambda block: block['type'])
+@pytest.mark.parametrize(
+    'block',
+    [
+        ANY_NETWORK,
+        {'type': 'RIDNet', 'in_channels': 3, 'mid_channels': 16, 'out_channels': 3, 'num_block': 1, 'img_range': 1},
+        {'type': 'SwinIR', 'img_size': 8, 'window_size': 2, 'embed_dim': 6, 'depths': [2], 'num_heads': [2]},
+        {'type': 'SRVGGNetCompact', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_conv': 1, 'upscale': 1},
+    ],
+    ids=lambda block: block['type'],
+)
 @pytest.mark.filterwarnings('ignore:torch.meshgrid')  # of SwinIR
 def test_amsnet_trains_any_network_whose_file_gives_its_inference(photographs, tmp_path, block):
     opt = options(photographs)
@@ -93,6 +98,7 @@ def test_amsnet_super_resolution_network_is_refused(photographs, tmp_path):
 
 # ---- the prior: AMSNet-P ----
 
+
 def prior_options(photographs, **prior) -> dict:
     opt = options(photographs, prior=prior or None)
     opt['train']['stages']['prior'] = opt['train']['stages']['bsn']
@@ -132,9 +138,15 @@ def test_prior_stage_trains_the_network_of_the_stage_before(prior_run):
     assert any(not torch.equal(after[key], before[key]) for key in after)
 
 
-@pytest.mark.parametrize(('prior', 'message'), [
-    ({'type': 'L1Loss'}, 'train.prior: expected a loss of one image'), (5, 'train.prior: expected a block of keys'),
-    ({'reduction': 'none'}, 'train.prior: expected a loss'), ({'weight': 1}, "train.prior: unknown key 'weight'")])
+@pytest.mark.parametrize(
+    ('prior', 'message'),
+    [
+        ({'type': 'L1Loss'}, 'train.prior: expected a loss of one image'),
+        (5, 'train.prior: expected a block of keys'),
+        ({'reduction': 'none'}, 'train.prior: expected a loss'),
+        ({'weight': 1}, "train.prior: unknown key 'weight'"),
+    ],
+)
 def test_prior_wrong_is_named(photographs, tmp_path, prior, message):
     opt = prior_options(photographs)
     opt['train']['prior'] = prior
@@ -144,13 +156,17 @@ def test_prior_wrong_is_named(photographs, tmp_path, prior, message):
 
 def test_prior_without_its_stage_is_named(photographs, tmp_path):
     with pytest.raises(UserError, match='train.prior: it belongs to the stage prior'):
-        resolve_options(options(photographs, prior={'loss_weight': 1.}), tmp_path, True)
+        resolve_options(options(photographs, prior={'loss_weight': 1.0}), tmp_path, True)
 
 
-@pytest.mark.parametrize(('records', 'iteration', 'expected'), [
-    ([{'better': 'higher', 'val': 30., 'iter': 3}, None], 3, True),
-    ([{'better': 'higher', 'val': 30., 'iter': 3}, {'better': 'higher', 'val': 29., 'iter': 8}], 8, False),
-    ([{'better': 'higher', 'val': 30., 'iter': 3}, {'better': 'higher', 'val': 31., 'iter': 9}], 9, True),
-    ([{'better': 'lower', 'val': 30., 'iter': 3}, {'better': 'lower', 'val': 29., 'iter': 8}], 8, True)])
+@pytest.mark.parametrize(
+    ('records', 'iteration', 'expected'),
+    [
+        ([{'better': 'higher', 'val': 30.0, 'iter': 3}, None], 3, True),
+        ([{'better': 'higher', 'val': 30.0, 'iter': 3}, {'better': 'higher', 'val': 29.0, 'iter': 8}], 8, False),
+        ([{'better': 'higher', 'val': 30.0, 'iter': 3}, {'better': 'higher', 'val': 31.0, 'iter': 9}], 9, True),
+        ([{'better': 'lower', 'val': 30.0, 'iter': 3}, {'better': 'lower', 'val': 29.0, 'iter': 8}], 8, True),
+    ],
+)
 def test_is_best_compares_all_stages_of_a_network(records, iteration, expected):
     assert is_best(records, iteration) == expected

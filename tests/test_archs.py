@@ -1,4 +1,5 @@
 """BNN, LAN and DenoisingUNet: published size, blindness, locality, any image size."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -9,10 +10,17 @@ from basicsr.archs import build_network
 from basicsr_sassid.ops.padding import pad_to_multiple
 
 
-@pytest.mark.parametrize(('block', 'parameters'), [
-    ({'type': 'BNN'}, 1_268_547), ({'type': 'BNN', 'blind_size': 5}, 1_268_547), ({'type': 'DenoisingUNet'}, 1_083_747),
-    ({'type': 'LAN'}, 94_939), ({'type': 'LAN', 'receptive_size': 1}, 58_011),
-    ({'type': 'LAN', 'receptive_size': 7}, 168_795)])
+@pytest.mark.parametrize(
+    ('block', 'parameters'),
+    [
+        ({'type': 'BNN'}, 1_268_547),
+        ({'type': 'BNN', 'blind_size': 5}, 1_268_547),
+        ({'type': 'DenoisingUNet'}, 1_083_747),
+        ({'type': 'LAN'}, 94_939),
+        ({'type': 'LAN', 'receptive_size': 1}, 58_011),
+        ({'type': 'LAN', 'receptive_size': 7}, 168_795),
+    ],
+)
 def test_network_has_the_published_number_of_parameters(block, parameters):
     assert sum(parameter.numel() for parameter in build_network(block).parameters()) == parameters
 
@@ -20,8 +28,18 @@ def test_network_has_the_published_number_of_parameters(block, parameters):
 # ---- blindness ----
 
 HEIGHT, WIDTH = 43, 70  # neither square nor multiples of 32
-PLACES = [(21, 35), (0, 0), (0, WIDTH - 1), (HEIGHT - 1, 0), (HEIGHT - 1, WIDTH - 1), (2, 31), (HEIGHT - 3, 33),
-          (20, 1), (31, WIDTH - 2), (32, 32)]
+PLACES = [
+    (21, 35),
+    (0, 0),
+    (0, WIDTH - 1),
+    (HEIGHT - 1, 0),
+    (HEIGHT - 1, WIDTH - 1),
+    (2, 31),
+    (HEIGHT - 3, 33),
+    (20, 1),
+    (31, WIDTH - 2),
+    (32, 32),
+]
 
 
 def neighbourhood(y: int, x: int, radius: int) -> tuple[slice, slice]:
@@ -70,12 +88,15 @@ def test_bnn_with_turned_fusion_commutes_with_a_quarter_turn():
     turned.load_state_dict(state)
     image = torch.rand(1, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
-        differences = [(turned(torch.rot90(image, turns, (2, 3))) - torch.rot90(net(image), turns, (2, 3))).abs().max()
-                       for turns in (1, 3)]  # the roll is one of the two
+        differences = [
+            (turned(torch.rot90(image, turns, (2, 3))) - torch.rot90(net(image), turns, (2, 3))).abs().max()
+            for turns in (1, 3)
+        ]  # the roll is one of the two
     assert min(differences) < 1e-12
 
 
 # ---- locality ----
+
 
 @pytest.fixture
 def image_with_nan() -> torch.Tensor:
@@ -86,11 +107,12 @@ def image_with_nan() -> torch.Tensor:
 
 @pytest.mark.parametrize('receptive_size', [1, 3, 5])
 def test_lan_without_channel_attention_is_local(image_with_nan, receptive_size):
-    net = build_network({'type': 'LAN', 'dim': 16, 'num_block': 2, 'receptive_size': receptive_size,
-                         'channel_attention': False})
+    net = build_network(
+        {'type': 'LAN', 'dim': 16, 'num_block': 2, 'receptive_size': receptive_size, 'channel_attention': False}
+    )
     with torch.no_grad():
         reached = net(image_with_nan).isnan().any(dim=1)[0]
-    assert reached.sum() == receptive_size ** 2
+    assert reached.sum() == receptive_size**2
     assert reached[neighbourhood(10, 10, receptive_size // 2)].all()
 
 
@@ -100,6 +122,7 @@ def test_lan_with_channel_attention_depends_on_the_whole_input(image_with_nan):
 
 
 # ---- sizes and ranges ----
+
 
 @pytest.mark.parametrize(('name', 'option'), [('BNN', 'blind_size'), ('LAN', 'receptive_size')])
 @pytest.mark.parametrize('size', [0, 2, 8, -3, 3.0, '3'])

@@ -1,15 +1,17 @@
 """The blend of two denoisers: BlendedDenoiser, and how its weight is fitted to noisy images."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from clean_runs import crops_and_references
 
 from basicsr_sassid import SpectralDenoiser, estimate_noise
 from basicsr_sassid.inference.blend import BlendedDenoiser
 from basicsr_sassid.inference.sure import optimal_blend_weight
 from basicsr_sassid.pipeline.blending import blend_crops, fit_blend
 from basicsr_sassid.utils.errors import UserError
+
+from clean_runs import crops_and_references
 
 
 @pytest.fixture
@@ -20,8 +22,9 @@ def noisy() -> np.ndarray:
 def constant(level: int):
     def denoise(image, progress=None):
         if progress:
-            progress(1.)
+            progress(1.0)
         return np.full_like(image, level * 257)
+
     return denoise
 
 
@@ -30,6 +33,7 @@ def tinted(image, progress=None):
 
 
 # ---- BlendedDenoiser ----
+
 
 @pytest.mark.parametrize(('student_weight', 'expected'), [(0, 120), (0.25, 125), (1, 140)])
 def test_blended_denoiser_output_is_the_weighted_mean(noisy, student_weight, expected):
@@ -48,7 +52,7 @@ def test_blended_denoiser_strength_0_returns_the_input(noisy):
 
 def test_blended_denoiser_strength_half_returns_the_mean_with_the_input(noisy):
     result = BlendedDenoiser(constant(125), None, 0, strength=0.5)(noisy)
-    assert np.abs(result - (noisy + 125.) / 2).max() <= 0.5
+    assert np.abs(result - (noisy + 125.0) / 2).max() <= 0.5
 
 
 def test_blended_denoiser_chroma_alone_keeps_the_grey_value(noisy):
@@ -80,6 +84,7 @@ def test_blended_denoiser_progress_covers_both_denoisers(noisy):
 
 # ---- blend_crops ----
 
+
 def test_blend_crops_many_images_gives_evenly_spaced_ones():
     read = []
     blend_crops(dict.fromkeys(range(17), (128, 128)), lambda key: read.append(key) or np.zeros((128, 128, 3)))
@@ -96,16 +101,18 @@ def test_blend_crops_unreadable_image_is_skipped():
         if key == 'damaged':
             raise UserError('damaged')
         return np.zeros((200, 200, 3), np.float32)
+
     assert len(blend_crops(dict.fromkeys(('damaged', 'whole'), (200, 200)), read)) == 1
 
 
 def test_blend_crops_large_image_gives_its_central_square():
     image = np.random.default_rng(0).random((300, 401, 3), np.float32)
-    crop, = blend_crops({0: (300, 401)}, lambda key: image)
+    (crop,) = blend_crops({0: (300, 401)}, lambda key: image)
     assert np.array_equal(crop, image[22:278, 72:328])
 
 
 # ---- fit_blend ----
+
 
 def copy_input(image, progress=None):
     return image
@@ -136,12 +143,12 @@ def test_fit_blend_two_denoisers_estimates_four_risks(fitted):
 
 def test_fit_blend_without_student_is_classical_alone(measured):
     crops, noise, classical = measured
-    assert fit_blend(classical, None, crops[:1], noise).denoiser == BlendedDenoiser(classical, None, 0.)
+    assert fit_blend(classical, None, crops[:1], noise).denoiser == BlendedDenoiser(classical, None, 0.0)
 
 
 def test_fit_blend_without_crops_is_the_student_alone(measured):
     _, noise, classical = measured
-    assert fit_blend(classical, copy_input, [], noise).denoiser == BlendedDenoiser(None, copy_input, 1.)
+    assert fit_blend(classical, copy_input, [], noise).denoiser == BlendedDenoiser(None, copy_input, 1.0)
 
 
 def test_fit_blend_without_noise_has_no_findings(measured):
@@ -157,4 +164,5 @@ def test_fit_blend_colour_shift_keeps_the_colour_of_the_input(measured):
 
     def shifted(image, progress=None):
         return classical(image) + np.array([0.03 * 65535, 0, 0]).astype(image.dtype)
+
     assert fit_blend(shifted, None, crops[:1], noise).denoiser.keep_colour

@@ -1,4 +1,5 @@
 """What networks state about themselves."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,5 @@
 """Weights files: what is read, what does not fit, what is written."""
+
 from __future__ import annotations
 
 import json
@@ -50,10 +51,14 @@ def test_load_weights_not_strict_loads_what_fits(tmp_path):
     assert torch.equal(net.head.weight, state[UNET_LAYER])
 
 
-@pytest.mark.parametrize(('block', 'key', 'message'), [
-    ({'type': 'DenoisingUNet', 'dim': 8}, None, r'looks like DenoisingUNet\(.*dim=4.*dim=8.*another size'),
-    ({'type': 'LAN'}, None, r'does not fit LAN.*looks like DenoisingUNet'),
-    (UNET, 'params_ema', "has no 'params_ema'; it has params")])
+@pytest.mark.parametrize(
+    ('block', 'key', 'message'),
+    [
+        ({'type': 'DenoisingUNet', 'dim': 8}, None, r'looks like DenoisingUNet\(.*dim=4.*dim=8.*another size'),
+        ({'type': 'LAN'}, None, r'does not fit LAN.*looks like DenoisingUNet'),
+        (UNET, 'params_ema', "has no 'params_ema'; it has params"),
+    ],
+)
 def test_load_weights_that_do_not_fit_raise_user_error(tmp_path, block, key, message):
     torch.save({'params': build_network(UNET).state_dict()}, tmp_path / 'net.pth')
     with pytest.raises(UserError, match=message):
@@ -113,10 +118,16 @@ def test_build_network_unknown_key_raises_user_error():
 
 # ---- checkpoints of the SASSID authors ----
 
-@pytest.mark.parametrize(('name', 'shapes', 'expected'), [
-    ('BNN', reference.official_unet_shapes(bnn=True), reference.bnn),
-    ('DenoisingUNet', reference.official_unet_shapes(), reference.unet),
-    ('LAN', reference.official_lan_shapes(), reference.lan)], ids=['BNN', 'DenoisingUNet', 'LAN'])
+
+@pytest.mark.parametrize(
+    ('name', 'shapes', 'expected'),
+    [
+        ('BNN', reference.official_unet_shapes(bnn=True), reference.bnn),
+        ('DenoisingUNet', reference.official_unet_shapes(), reference.unet),
+        ('LAN', reference.official_lan_shapes(), reference.lan),
+    ],
+    ids=['BNN', 'DenoisingUNet', 'LAN'],
+)
 def test_load_weights_author_checkpoint_predicts_as_the_reference(tmp_path, name, shapes, expected):
     state = reference.random_state(shapes)
     torch.save(state, tmp_path / f'{name}.pth')
@@ -130,9 +141,15 @@ def test_load_weights_author_checkpoint_predicts_as_the_reference(tmp_path, name
         assert (net.float()(image.float()) - truth).abs().max() < 1e-5 * truth.abs().max()
 
 
-@pytest.mark.parametrize(('shapes', 'count'), [(reference.official_unet_shapes(bnn=True), 42),
-                                               (reference.official_unet_shapes(), 36),
-                                               (reference.official_lan_shapes(), 56)], ids=['BNN', 'UNet', 'LAN'])
+@pytest.mark.parametrize(
+    ('shapes', 'count'),
+    [
+        (reference.official_unet_shapes(bnn=True), 42),
+        (reference.official_unet_shapes(), 36),
+        (reference.official_lan_shapes(), 56),
+    ],
+    ids=['BNN', 'UNet', 'LAN'],
+)
 def test_reference_state_has_the_published_number_of_tensors(shapes, count):
     assert len(reference.random_state(shapes)) == count
 
@@ -157,17 +174,44 @@ def test_load_weights_author_checkpoint_whose_copies_differ_raises_user_error(tm
 
 # ---- the network of a state dict ----
 
-@pytest.mark.parametrize(('block', 'expected'), [
-    ({'type': 'LAN'}, {'type': 'LAN', 'num_in_ch': 3, 'num_out_ch': 3, 'dim': 64, 'receptive_size': 3, 'num_block': 6,
-                       'channel_attention': True}),
-    ({'type': 'LAN', 'reduction': 8, 'num_block': 2, 'receptive_size': 5},
-     {'type': 'LAN', 'num_in_ch': 3, 'num_out_ch': 3, 'dim': 64, 'receptive_size': 5, 'num_block': 2,
-      'channel_attention': True, 'reduction': 8}),
-    ({'type': 'BNN', 'dim': 4}, {'type': 'BNN', 'num_in_ch': 3, 'num_out_ch': 3, 'dim': 4}),
-    (UNET, {**UNET, 'num_in_ch': 3, 'num_out_ch': 3}),
-    ({'type': 'DBSNl', 'dim': 8, 'num_module': 2},
-     {'type': 'DBSNl', 'num_in_ch': 3, 'num_out_ch': 3, 'dim': 8, 'num_module': 2})],
-    ids=['LAN', 'LAN-8', 'BNN', 'UNet', 'DBSNl'])
+
+@pytest.mark.parametrize(
+    ('block', 'expected'),
+    [
+        (
+            {'type': 'LAN'},
+            {
+                'type': 'LAN',
+                'num_in_ch': 3,
+                'num_out_ch': 3,
+                'dim': 64,
+                'receptive_size': 3,
+                'num_block': 6,
+                'channel_attention': True,
+            },
+        ),
+        (
+            {'type': 'LAN', 'reduction': 8, 'num_block': 2, 'receptive_size': 5},
+            {
+                'type': 'LAN',
+                'num_in_ch': 3,
+                'num_out_ch': 3,
+                'dim': 64,
+                'receptive_size': 5,
+                'num_block': 2,
+                'channel_attention': True,
+                'reduction': 8,
+            },
+        ),
+        ({'type': 'BNN', 'dim': 4}, {'type': 'BNN', 'num_in_ch': 3, 'num_out_ch': 3, 'dim': 4}),
+        (UNET, {**UNET, 'num_in_ch': 3, 'num_out_ch': 3}),
+        (
+            {'type': 'DBSNl', 'dim': 8, 'num_module': 2},
+            {'type': 'DBSNl', 'num_in_ch': 3, 'num_out_ch': 3, 'dim': 8, 'num_module': 2},
+        ),
+    ],
+    ids=['LAN', 'LAN-8', 'BNN', 'UNet', 'DBSNl'],
+)
 def test_infer_network_options_of_this_package_is_its_block(block, expected):
     assert infer_network_options(build_network(block).state_dict()) == expected
 

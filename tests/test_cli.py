@@ -1,4 +1,5 @@
 """What a user types, beyond the option files: commands, renamed flags, errors in one paragraph."""
+
 from __future__ import annotations
 
 import json
@@ -14,8 +15,13 @@ from basicsr_sassid.cli import build_parser, main
 from helpers import write_yml
 
 COMMANDS = ['train', 'test', 'prepare', 'denoise', 'submit', 'clean', 'noise', 'benchmark', 'export', 'demo']
-INTERRUPTIBLE = [['clean', '.', '-o', 'x'], ['prepare', 'folder', '.', '-o', 'x'], ['prepare', 'sidd', '.'],
-                 ['benchmark', '-opt', 'x'], ['submit', 'dnd', '.', '-o', 'x', '--weights', 'w']]
+INTERRUPTIBLE = [
+    ['clean', '.', '-o', 'x'],
+    ['prepare', 'folder', '.', '-o', 'x'],
+    ['prepare', 'sidd', '.'],
+    ['benchmark', '-opt', 'x'],
+    ['submit', 'dnd', '.', '-o', 'x', '--weights', 'w'],
+]
 
 
 def error_of(capsys, *words: str) -> str:
@@ -45,6 +51,7 @@ def test_command_interrupted_says_how_to_continue(words, monkeypatch, capsys):
 
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
+
     args.run = interrupt
     monkeypatch.setattr(cli, 'build_parser', lambda: type('Parser', (), {'parse_args': lambda self, argv: args})())
     with pytest.raises(SystemExit) as stop:
@@ -63,13 +70,20 @@ def test_demo_old_flag_clean_is_not_in_the_help(capsys):
     assert '--clean' not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(('words', 'message'), [
-    (['demo', '--noisy', '/nowhere'], 'error: --noisy: no such file or folder: /nowhere'),
-    (['clean', '.', '-o', 'x', '--blind-size', 'large'], "error: --blind-size: expected auto or a number, got 'large'"),
-    (['denoise', '.', '-o', 'x'], 'error: --weights: which network?'),
-    (['benchmark', '-opt', '/nowhere.yml'], 'error: -opt: no such file or folder: /nowhere.yml'),
-    (['submit', 'check', '/nowhere'], 'error: submission: no such file or folder: /nowhere')],
-    ids=lambda value: value[0] if isinstance(value, list) else '')
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['demo', '--noisy', '/nowhere'], 'error: --noisy: no such file or folder: /nowhere'),
+        (
+            ['clean', '.', '-o', 'x', '--blind-size', 'large'],
+            "error: --blind-size: expected auto or a number, got 'large'",
+        ),
+        (['denoise', '.', '-o', 'x'], 'error: --weights: which network?'),
+        (['benchmark', '-opt', '/nowhere.yml'], 'error: -opt: no such file or folder: /nowhere.yml'),
+        (['submit', 'check', '/nowhere'], 'error: submission: no such file or folder: /nowhere'),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else '',
+)
 def test_command_wrong_words_are_one_paragraph(words, message, capsys):
     assert error_of(capsys, *words).startswith(message)
 
@@ -77,10 +91,22 @@ def test_command_wrong_words_are_one_paragraph(words, message, capsys):
 def test_benchmark_writes_the_table(photographs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder = str(photographs)
-    opt = {'name': 'x', 'device': 'cpu', 'methods': {'noisy': {'type': 'noisy'}},
-           'datasets': {'set': {'dataroot_lq': folder, 'dataroot_gt': folder}}}
-    main(['benchmark', '-opt', write_yml(opt, tmp_path / 'b.yml'), '--force_yml', 'crop_grid:images=2',
-          'protocols=[psnr]'])
+    opt = {
+        'name': 'x',
+        'device': 'cpu',
+        'methods': {'noisy': {'type': 'noisy'}},
+        'datasets': {'set': {'dataroot_lq': folder, 'dataroot_gt': folder}},
+    }
+    main(
+        [
+            'benchmark',
+            '-opt',
+            write_yml(opt, tmp_path / 'b.yml'),
+            '--force_yml',
+            'crop_grid:images=2',
+            'protocols=[psnr]',
+        ]
+    )
     result = json.loads((tmp_path / 'results/benchmark/x/table.json').read_text())
     assert result['options']['crop_grid'] == {'images': 2} and 'set psnr' in capsys.readouterr().out
 
@@ -96,8 +122,19 @@ def test_noise_prints_sigma_and_writes_the_figure(tmp_path, capsys):
 @pytest.mark.slow
 def test_demo_on_photographs_writes_table_and_picture(tmp_path, capsys):
     write_photographs(tmp_path)
-    main(['demo', '--noisy', str(tmp_path / 'noisy'), '--reference', str(tmp_path / 'clean'), '--scale', '0.002',
-          '-o', str(tmp_path / 'out')])
+    main(
+        [
+            'demo',
+            '--noisy',
+            str(tmp_path / 'noisy'),
+            '--reference',
+            str(tmp_path / 'clean'),
+            '--scale',
+            '0.002',
+            '-o',
+            str(tmp_path / 'out'),
+        ]
+    )
     table = json.loads((tmp_path / 'out/table.json').read_text())['methods']
     assert table['spectral (classical, no training)']['psnr'] > table['noisy']['psnr'] + 3
     assert any(name.startswith('blend, ') for name in table) and (tmp_path / 'out/comparison.png').is_file()

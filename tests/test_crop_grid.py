@@ -1,4 +1,5 @@
 """The figure of crops: where its pixels come from."""
+
 from __future__ import annotations
 
 import numpy as np

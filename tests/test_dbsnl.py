@@ -1,4 +1,5 @@
 """DBSNl: published size, blindness, receptive field."""
+
 from __future__ import annotations
 
 import pytest
@@ -14,8 +15,9 @@ def test_dbsnl_has_the_published_number_of_parameters():
     assert sum(parameter.numel() for parameter in build_network({'type': 'DBSNl'}).parameters()) == 3_656_131
 
 
-@pytest.mark.parametrize('name', ['head.0.weight', 'branch1.body.0.weight', 'branch2.body.6.body.2.bias',
-                                  'tail.6.weight'])
+@pytest.mark.parametrize(
+    'name', ['head.0.weight', 'branch1.body.0.weight', 'branch2.body.6.body.2.bias', 'tail.6.weight']
+)
 def test_dbsnl_state_dict_has_the_published_name(name):
     assert name in build_network({'type': 'DBSNl'}).state_dict()
 
@@ -26,10 +28,11 @@ def test_dbsnl_state_dict_has_no_masks():
 
 def test_dbsnl_has_the_published_multiply_adds():
     from torch.utils.flop_counter import FlopCounterMode
+
     net, image = build_network({'type': 'DBSNl'}), torch.rand(1, 3, 32, 32)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(image)
-    assert counter.get_total_flops() / 2 / 32 ** 2 == 3_650_112
+    assert counter.get_total_flops() / 2 / 32**2 == 3_650_112
 
 
 @pytest.mark.parametrize(('y', 'x'), [(0, 0), (0, 36), (39, 0), (39, 36), (20, 18), (1, 30), (33, 2)])
@@ -57,7 +60,7 @@ class TapByTap(torch.nn.Module):
         for row in range(side):
             for column in range(side):
                 if (row, column) != (side // 2, side // 2):
-                    seen = padded[..., row:row + x.shape[2], column:column + x.shape[3]]
+                    seen = padded[..., row : row + x.shape[2], column : column + x.shape[3]]
                     total = total + torch.einsum('oi,nihw->nohw', conv.weight[..., row, column], seen)
         return total
 

@@ -1,4 +1,5 @@
 """Denoiser: tiles, shapes, precision, errors, and weights files of this version and the one before."""
+
 from __future__ import annotations
 
 import os
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from basicsr.archs import build_network
-from photo_scenes import scene, write_student
 
 from basicsr_sassid import Denoiser
 from basicsr_sassid.inference.subsampled import InferenceConfig
@@ -21,6 +21,7 @@ from basicsr_sassid.io.photo import read_photo
 from basicsr_sassid.utils.errors import UserError
 
 from helpers import ROOT
+from photo_scenes import scene, write_student
 
 FORMAT_1 = Path(__file__).parent / 'fixtures' / 'format1'
 
@@ -32,6 +33,7 @@ def weights(tmp_path_factory) -> Path:
 
 # ---- tiles, shapes, symmetries ----
 
+
 def test_denoiser_tiled_with_default_overlap_is_the_untiled_result(weights):
     image = scene(611, 530).astype(np.float32) / 255
     untiled, tiled = (Denoiser(weights, precision='fp32', tile=tile)(image) * 255 for tile in (0, 128))
@@ -40,8 +42,10 @@ def test_denoiser_tiled_with_default_overlap_is_the_untiled_result(weights):
 
 def test_denoiser_tiled_without_overlap_has_seams(weights):
     image = scene(300, 260).astype(np.float32) / 255
-    untiled, tiled = (Denoiser(weights, precision='fp32', **options)(image) * 255
-                      for options in ({'tile': 0}, {'tile': 128, 'overlap': 0}))
+    untiled, tiled = (
+        Denoiser(weights, precision='fp32', **options)(image) * 255
+        for options in ({'tile': 0}, {'tile': 128, 'overlap': 0})
+    )
     assert np.abs(untiled - tiled).max() > 1
 
 
@@ -50,7 +54,8 @@ def test_denoiser_tiled_without_overlap_has_seams(weights):
 def test_denoiser_any_shape_and_dtype_is_kept(weights, dtype, shape):
     deep = scene(*shape[:2], np.uint16, channels=1 if len(shape) == 2 else shape[2]).reshape(shape)
     image = {np.uint16: lambda: deep, np.uint8: lambda: (deep >> 8).astype(dtype)}.get(
-        dtype, lambda: (deep / 65535).astype(dtype))()
+        dtype, lambda: (deep / 65535).astype(dtype)
+    )()
     before = image.copy()
     denoise = Denoiser(weights, precision='fp32')
     result = denoise(image)
@@ -62,8 +67,9 @@ def test_denoiser_any_shape_and_dtype_is_kept(weights, dtype, shape):
     assert np.abs(result / white - expected).max() < (3 / 255 if dtype == np.uint8 else 1e-4)
 
 
-@pytest.mark.parametrize('transform', [lambda x: np.rot90(x).copy(), lambda x: x[:, ::-1].copy()],
-                         ids=['turned', 'flipped'])
+@pytest.mark.parametrize(
+    'transform', [lambda x: np.rot90(x).copy(), lambda x: x[:, ::-1].copy()], ids=['turned', 'flipped']
+)
 def test_denoiser_self_ensemble_commutes_with_symmetries(weights, transform):
     denoise = Denoiser(weights, self_ensemble=True, precision='fp32')
     image = scene(64, 64).astype(np.float32) / 255
@@ -86,19 +92,31 @@ def test_denoiser_network_with_global_context_is_not_tiled(tmp_path):
 
 # ---- errors ----
 
-@pytest.mark.parametrize(('image', 'message'), [
-    (np.zeros((4, 4, 2), np.uint8), r'expected an image of shape .*, got \(4, 4, 2\)'),
-    (np.zeros((4, 4), np.int64), 'expected uint8, uint16 or float'),
-    (np.full((40, 40, 3), np.nan), 'not finite')])
+
+@pytest.mark.parametrize(
+    ('image', 'message'),
+    [
+        (np.zeros((4, 4, 2), np.uint8), r'expected an image of shape .*, got \(4, 4, 2\)'),
+        (np.zeros((4, 4), np.int64), 'expected uint8, uint16 or float'),
+        (np.full((40, 40, 3), np.nan), 'not finite'),
+    ],
+)
 def test_denoiser_unusable_image_raises_user_error(weights, image, message):
     with pytest.raises(UserError, match=message):
         Denoiser(weights)(image)
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    ({'tile': 100}, 'expected multiples of 32'), ({'overlap': 20}, 'expected multiples of 32'),
-    ({'device': 'cuda'}, "device 'cuda'"), ({'precision': 'int8'}, 'precision: expected one of auto, fp32, bf16, fp16'),
-    ({'inference': {'stride': 2}}, "key 'stride' was renamed: pd_b"), ({'key': 'params_ema'}, "has no 'params_ema'")])
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'tile': 100}, 'expected multiples of 32'),
+        ({'overlap': 20}, 'expected multiples of 32'),
+        ({'device': 'cuda'}, "device 'cuda'"),
+        ({'precision': 'int8'}, 'precision: expected one of auto, fp32, bf16, fp16'),
+        ({'inference': {'stride': 2}}, "key 'stride' was renamed: pd_b"),
+        ({'key': 'params_ema'}, "has no 'params_ema'"),
+    ],
+)
 def test_denoiser_unusable_option_raises_user_error(weights, options, message):
     with pytest.raises(UserError, match=message):
         Denoiser(weights, **options)
@@ -112,11 +130,16 @@ def test_denoiser_unknown_network_raises_user_error(tmp_path):
 
 # ---- files ----
 
-@pytest.mark.parametrize(('name', 'network', 'inference'), [
-    ('net_g_latest.pth', 'DenoisingUNet', {}),
-    ('clean_student.safetensors', 'DenoisingUNet', {}),
-    ('amsnet_g_latest.pth', 'EDSR', {'pd_b': 2, 'num_masks': 2, 'refinement': 'r3'}),
-    ('apbsn_g_latest.pth', 'DBSNl', {'pd_b': 2, 'pd_pad': 2, 'refinement': 'r3', 'per_channel': True})])
+
+@pytest.mark.parametrize(
+    ('name', 'network', 'inference'),
+    [
+        ('net_g_latest.pth', 'DenoisingUNet', {}),
+        ('clean_student.safetensors', 'DenoisingUNet', {}),
+        ('amsnet_g_latest.pth', 'EDSR', {'pd_b': 2, 'num_masks': 2, 'refinement': 'r3'}),
+        ('apbsn_g_latest.pth', 'DBSNl', {'pd_b': 2, 'pd_pad': 2, 'refinement': 'r3', 'per_channel': True}),
+    ],
+)
 def test_denoiser_file_of_format_1_is_read(name, network, inference):
     denoise = Denoiser(FORMAT_1 / name, 'cpu', precision='fp32')
     assert (type(denoise.net).__name__, denoise.img_range) == (network, 255)
@@ -143,11 +166,19 @@ def test_denoiser_file_of_a_newer_format_is_refused(tmp_path, name):
         Denoiser(tmp_path / name)
 
 
-@pytest.mark.parametrize('block', [
-    {'type': 'LAN', 'dim': 64, 'num_block': 2, 'reduction': 8}, {'type': 'LAN', 'dim': 20, 'reduction': 3},
-    {'type': 'LAN', 'dim': 64, 'num_block': 2}, {'type': 'LAN', 'dim': 8, 'channel_attention': False},
-    {'type': 'BNN', 'dim': 4}, {'type': 'DenoisingUNet', 'dim': 4}, {'type': 'DBSNl', 'dim': 8, 'num_module': 2}],
-    ids=lambda block: '-'.join(map(str, block.values())))
+@pytest.mark.parametrize(
+    'block',
+    [
+        {'type': 'LAN', 'dim': 64, 'num_block': 2, 'reduction': 8},
+        {'type': 'LAN', 'dim': 20, 'reduction': 3},
+        {'type': 'LAN', 'dim': 64, 'num_block': 2},
+        {'type': 'LAN', 'dim': 8, 'channel_attention': False},
+        {'type': 'BNN', 'dim': 4},
+        {'type': 'DenoisingUNet', 'dim': 4},
+        {'type': 'DBSNl', 'dim': 8, 'num_module': 2},
+    ],
+    ids=lambda block: '-'.join(map(str, block.values())),
+)
 def test_denoiser_bare_state_dict_of_this_package_loads(tmp_path, block):
     state = build_checked(block, 'net').state_dict()
     torch.save(state, tmp_path / 'bare.pth')
@@ -156,6 +187,7 @@ def test_denoiser_bare_state_dict_of_this_package_loads(tmp_path, block):
 
 
 # ---- precision and memory ----
+
 
 def test_denoiser_fp32_is_the_network_rounded(weights):
     image = scene(90, 70)
@@ -181,11 +213,20 @@ def test_denoiser_large_photograph_stays_under_two_gib(tmp_path):
     """
     cv2.imwrite(str(tmp_path / 'large.jpg'), np.tile(scene(307, 460), (8, 8, 1)))
     torch.save({'params': build_network({'type': 'DenoisingUNet', 'dim': 8}).state_dict()}, tmp_path / 'g.pth')
-    code = ('import re; from basicsr_sassid.cli import main; '
-            "main(['denoise', 'large.jpg', '-o', 'out.jpg', '--weights', 'g.pth']); "
-            "print('peak', re.search(r'VmHWM:\\s*(\\d+) kB', open('/proc/self/status').read())[1])")
-    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, check=False,
-                          env={**os.environ, 'PYTHONPATH': str(ROOT)}, timeout=300)
+    code = (
+        'import re; from basicsr_sassid.cli import main; '
+        "main(['denoise', 'large.jpg', '-o', 'out.jpg', '--weights', 'g.pth']); "
+        "print('peak', re.search(r'VmHWM:\\s*(\\d+) kB', open('/proc/self/status').read())[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert read_photo(tmp_path / 'out.jpg').pixels.shape == (2456, 3680, 3)
-    assert int(done.stdout.split('peak ')[1]) < 2 * 2 ** 20  # KiB
+    assert int(done.stdout.split('peak ')[1]) < 2 * 2**20  # KiB

@@ -1,13 +1,15 @@
 """Diagnostics of denoisers from noisy data alone."""
+
 from __future__ import annotations
 
 import cv2
 import numpy as np
 import pytest
-from clean_runs import crops_and_references
 
 from basicsr_sassid import estimate_noise
 from basicsr_sassid.pipeline.diagnostics import Finding, diagnose
+
+from clean_runs import crops_and_references
 
 CROPS, REFERENCES = crops_and_references()
 
@@ -21,17 +23,21 @@ def noise():
     return estimate_noise(CROPS)
 
 
-@pytest.mark.parametrize(('denoise', 'kinds'), [
-    pytest.param(reference_of, [], id='perfect'),
-    pytest.param(lambda crop: 0.7 * crop + 0.3 * reference_of(crop), ['identity'], id='copies'),
-    pytest.param(lambda crop: cv2.GaussianBlur(crop, (0, 0), 12), ['smooth'], id='blurs'),
-    pytest.param(lambda crop: reference_of(crop) + np.float32([0.03, 0, 0]), ['colour'], id='tints')])
+@pytest.mark.parametrize(
+    ('denoise', 'kinds'),
+    [
+        pytest.param(reference_of, [], id='perfect'),
+        pytest.param(lambda crop: 0.7 * crop + 0.3 * reference_of(crop), ['identity'], id='copies'),
+        pytest.param(lambda crop: cv2.GaussianBlur(crop, (0, 0), 12), ['smooth'], id='blurs'),
+        pytest.param(lambda crop: reference_of(crop) + np.float32([0.03, 0, 0]), ['colour'], id='tints'),
+    ],
+)
 def test_diagnose_denoiser_has_the_findings_of_its_failure(noise, denoise, kinds):
     assert [finding.kind for finding in diagnose('result', denoise, CROPS, noise)] == kinds
 
 
 def test_diagnose_shift_is_named_by_channel_and_grey_levels(noise):
-    finding, = diagnose('result', lambda crop: reference_of(crop) + np.float32([0.03, 0, 0]), CROPS, noise)
+    (finding,) = diagnose('result', lambda crop: reference_of(crop) + np.float32([0.03, 0, 0]), CROPS, noise)
     assert 'red moved by +7.' in finding.text
 
 

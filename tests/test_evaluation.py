@@ -1,4 +1,5 @@
 """Methods x datasets -> table: figures, errors in their cells, nothing computed twice."""
+
 from __future__ import annotations
 
 import contextlib
@@ -64,13 +65,19 @@ def save_network(path: Path, seed: int) -> None:
 
 
 def options(pairs: Path, **blocks: dict) -> dict:
-    return {'name': 'x', 'device': 'cpu', 'methods': blocks,
-            'datasets': {'set': {'dataroot_lq': str(pairs / 'noisy'), 'dataroot_gt': str(pairs / 'clean')}}}
+    return {
+        'name': 'x',
+        'device': 'cpu',
+        'methods': blocks,
+        'datasets': {'set': {'dataroot_lq': str(pairs / 'noisy'), 'dataroot_gt': str(pairs / 'clean')}},
+    }
 
 
 def arrays(pairs: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [tuple(cv2.imread(str(pairs / folder / f'{number}.png'))[..., ::-1].copy() for folder in ('noisy', 'clean'))
-            for number in range(5)]
+    return [
+        tuple(cv2.imread(str(pairs / folder / f'{number}.png'))[..., ::-1].copy() for folder in ('noisy', 'clean'))
+        for number in range(5)
+    ]
 
 
 def parsed(block: dict):
@@ -85,6 +92,7 @@ def replace_method(monkeypatch, name: str, run) -> None:
 
 # ---- options ----
 
+
 @pytest.mark.parametrize('path', OPTION_FILES, ids=lambda path: path.name)
 def test_option_file_of_the_package_is_valid(path):
     check_benchmark(read_options(path))
@@ -97,37 +105,57 @@ def test_option_file_of_the_package_names_its_command_and_recipes(path):
         assert (ROOT / block['opt']).is_file()
 
 
-@pytest.mark.parametrize(('changes', 'message'), [
-    ({'method': {}}, "^options: unknown key 'method'. Did you mean 'methods'"),
-    ({'sheet': {}}, "^options: key 'sheet' was renamed: crop_grid"),
-    ({'protocols': ['ssim']}, '^protocols: expected some of psnr, ssim_gaussian, ssim_uniform, ssim_matlab'),
-    ({'seed': -1}, '^seed: expected a number >= 0, got -1'),
-    ({'methods': {'a': {'type': 'bm4d'}}}, '^methods.a.type: expected one of noisy, .*bm3d'),
-    ({'methods': {'a': {}}}, "^methods.a: key 'type' is missing"),
-    ({'methods': {'a': 'noisy'}}, "^methods.a: expected a block of keys, got 'noisy'"),
-    ({'methods': {'a': {'type': 'mixture'}}}, "^methods.a.type: 'mixture' was renamed: blend"),
-    ({'methods': {'a': {'type': 'gaussian', 'sigmas': 1}}}, "^methods.a: unknown key 'sigmas'. Did you mean 'sigma'"),
-    ({'methods': {'a': {'type': 'gaussian', 'sigma': 'x'}}},
-     "^methods.a.sigma: expected a number, or {best_of: .numbers.}, got 'x'"),
-    ({'methods': {'a': {'type': 'gaussian', 'sigma': {'best_of': []}}}}, '^methods.a.sigma: expected a number, or'),
-    ({'methods': {'a': {'type': 'opencv_nlm', 'h': 'auto'}}}, '^methods.a.h: expected a number, sigma, or'),
-    ({'methods': {'a': {'type': 'bm3d', 'noise': 'white'}}},
-     "^methods.a.noise: expected one of sigma, spectrum, got 'white'"),
-    ({'methods': {'a': {'type': 'denoiser', 'training': 't'}}}, "^methods.a.training: expected one of , got 't'"),
-    ({'methods': {'a': {'type': 'denoiser'}}}, r'^methods.a: expected weights \(a file\) or training'),
-    ({'methods': {'a': {'type': 'denoiser', 'weights': 'x', 'net': 'unet'}}}, '^methods.a.net: expected one of g, bsn'),
-    ({'methods': {'a': {'type': 'denoiser', 'weights': 'x', 'passes': {}}}},
-     "^methods.a: key 'passes' was renamed: inference"),
-    ({'methods': {'a': {'type': 'denoiser', 'weights': 'x', 'inference': {'stride': 2}}}},
-     "^methods.a.inference: key 'stride' was renamed: pd_b"),
-    ({'crop_grid': {'methods': ['b']}}, '^crop_grid.methods: expected one of a'),
-    ({'crop_grid': {'images': 0}}, '^crop_grid.images: expected a number >= 1, got 0'),
-    ({'datasets': {'d': {'dataroot_lq': 'x', 'dataroot_gt': 'y', 'every': 0}}},
-     '^datasets.d.every: expected .* got 0'),
-    ({'datasets': {'d': {'dataroot_lq': 'x'}}}, "^datasets.d: key 'dataroot_gt' is missing"),
-    ({'trainings': {'t': {'opt': 'nowhere.yml', 'minutes': 1}}}, 'options/nowhere.yml is not beside the package'),
-    ({'trainings': {'t': {'opt': 'x.yml', 'minutes': 0}}}, '^trainings.t.minutes: expected a number > 0, got 0'),
-    ({'trainings': {'t': {'opt': 'x.yml'}}}, "^trainings.t: key 'minutes' is missing")])
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'method': {}}, "^options: unknown key 'method'. Did you mean 'methods'"),
+        ({'sheet': {}}, "^options: key 'sheet' was renamed: crop_grid"),
+        ({'protocols': ['ssim']}, '^protocols: expected some of psnr, ssim_gaussian, ssim_uniform, ssim_matlab'),
+        ({'seed': -1}, '^seed: expected a number >= 0, got -1'),
+        ({'methods': {'a': {'type': 'bm4d'}}}, '^methods.a.type: expected one of noisy, .*bm3d'),
+        ({'methods': {'a': {}}}, "^methods.a: key 'type' is missing"),
+        ({'methods': {'a': 'noisy'}}, "^methods.a: expected a block of keys, got 'noisy'"),
+        ({'methods': {'a': {'type': 'mixture'}}}, "^methods.a.type: 'mixture' was renamed: blend"),
+        (
+            {'methods': {'a': {'type': 'gaussian', 'sigmas': 1}}},
+            "^methods.a: unknown key 'sigmas'. Did you mean 'sigma'",
+        ),
+        (
+            {'methods': {'a': {'type': 'gaussian', 'sigma': 'x'}}},
+            "^methods.a.sigma: expected a number, or {best_of: .numbers.}, got 'x'",
+        ),
+        ({'methods': {'a': {'type': 'gaussian', 'sigma': {'best_of': []}}}}, '^methods.a.sigma: expected a number, or'),
+        ({'methods': {'a': {'type': 'opencv_nlm', 'h': 'auto'}}}, '^methods.a.h: expected a number, sigma, or'),
+        (
+            {'methods': {'a': {'type': 'bm3d', 'noise': 'white'}}},
+            "^methods.a.noise: expected one of sigma, spectrum, got 'white'",
+        ),
+        ({'methods': {'a': {'type': 'denoiser', 'training': 't'}}}, "^methods.a.training: expected one of , got 't'"),
+        ({'methods': {'a': {'type': 'denoiser'}}}, r'^methods.a: expected weights \(a file\) or training'),
+        (
+            {'methods': {'a': {'type': 'denoiser', 'weights': 'x', 'net': 'unet'}}},
+            '^methods.a.net: expected one of g, bsn',
+        ),
+        (
+            {'methods': {'a': {'type': 'denoiser', 'weights': 'x', 'passes': {}}}},
+            "^methods.a: key 'passes' was renamed: inference",
+        ),
+        (
+            {'methods': {'a': {'type': 'denoiser', 'weights': 'x', 'inference': {'stride': 2}}}},
+            "^methods.a.inference: key 'stride' was renamed: pd_b",
+        ),
+        ({'crop_grid': {'methods': ['b']}}, '^crop_grid.methods: expected one of a'),
+        ({'crop_grid': {'images': 0}}, '^crop_grid.images: expected a number >= 1, got 0'),
+        (
+            {'datasets': {'d': {'dataroot_lq': 'x', 'dataroot_gt': 'y', 'every': 0}}},
+            '^datasets.d.every: expected .* got 0',
+        ),
+        ({'datasets': {'d': {'dataroot_lq': 'x'}}}, "^datasets.d: key 'dataroot_gt' is missing"),
+        ({'trainings': {'t': {'opt': 'nowhere.yml', 'minutes': 1}}}, 'options/nowhere.yml is not beside the package'),
+        ({'trainings': {'t': {'opt': 'x.yml', 'minutes': 0}}}, '^trainings.t.minutes: expected a number > 0, got 0'),
+        ({'trainings': {'t': {'opt': 'x.yml'}}}, "^trainings.t: key 'minutes' is missing"),
+    ],
+)
 def test_check_benchmark_wrong_option_is_named(pairs, changes, message):
     with pytest.raises(UserError, match=message):
         check_benchmark({**options(pairs, a={'type': 'noisy'}), **changes})
@@ -140,6 +168,7 @@ def test_check_benchmark_empty_block_has_the_defaults(pairs, key):
 
 
 # ---- datasets ----
+
 
 def dataset(pairs: Path, **changes) -> DatasetOptions:
     return DatasetOptions(**{'dataroot_lq': str(pairs / 'noisy'), 'dataroot_gt': str(pairs / 'clean'), **changes})
@@ -173,8 +202,10 @@ def test_read_pairs_missing_reference_is_named(pairs):
 
 # ---- the table ----
 
+
 class Evaluated(NamedTuple):
     """An evaluation that has run: its dataset, its folder, and the printed table."""
+
     pairs: Path
     folder: Path
     printed: str
@@ -185,8 +216,13 @@ def table(tmp_path_factory) -> Evaluated:
     """Four methods, one of them broken."""
     root = tmp_path_factory.mktemp('table')
     pairs = write_pairs(root / 'set')
-    opt = options(pairs, noisy={'type': 'noisy'}, blur={'type': 'gaussian', 'sigma': {'best_of': [0.5, 2, 9]}},
-                  ours={'type': 'spectral'}, broken={'type': 'denoiser', 'weights': 'nowhere.pth'})
+    opt = options(
+        pairs,
+        noisy={'type': 'noisy'},
+        blur={'type': 'gaussian', 'sigma': {'best_of': [0.5, 2, 9]}},
+        ours={'type': 'spectral'},
+        broken={'type': 'denoiser', 'weights': 'nowhere.pth'},
+    )
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         run_benchmark({**opt, 'protocols': ['psnr', 'ssim_matlab'], 'crop_grid': {'images': 2}}, root)
     return Evaluated(pairs, root / 'results/benchmark/x', printed.getvalue())
@@ -231,6 +267,7 @@ def test_shown_images_are_evenly_spaced(count, rows, expected):
 
 
 # ---- cells ----
+
 
 class Counter:
     """A method that counts its images and stops the run after ``limit`` of them."""
@@ -277,8 +314,11 @@ def test_run_benchmark_other_protocols_are_another_cell(pairs, tmp_path, monkeyp
 
 def test_run_benchmark_changed_weights_or_images_are_evaluated_anew(pairs, tmp_path, network):
     opt = options(pairs, net={'type': 'denoiser', 'weights': str(network)})
-    changes = (lambda: None, lambda: save_network(network, 2),
-               lambda: (pairs / 'noisy/4.png').write_bytes((pairs / 'noisy/3.png').read_bytes()))
+    changes = (
+        lambda: None,
+        lambda: save_network(network, 2),
+        lambda: (pairs / 'noisy/4.png').write_bytes((pairs / 'noisy/3.png').read_bytes()),
+    )
     figures = []
     for change in changes:
         change()
@@ -294,11 +334,16 @@ def test_run_benchmark_other_crop_grid_of_a_finished_run(pairs, tmp_path):
     assert heights == [52 + images * (4 * CROP + 26) for images in (1, 3, 2)]
 
 
-@pytest.mark.parametrize(('run', 'message'), [
-    (lambda image: 1 / 0, '^ZeroDivisionError: division by zero$'),
-    (lambda image: exit('gone'), 'gone'),
-    (lambda image: image / 255., r'expected a result of \(128, 144, 3\) uint8, got \(128, 144, 3\) float64'),
-    (lambda image: image[1:], r'got \(127, 144, 3\)')], ids=['raises', 'exits', 'floats', 'smaller'])
+@pytest.mark.parametrize(
+    ('run', 'message'),
+    [
+        (lambda image: 1 / 0, '^ZeroDivisionError: division by zero$'),
+        (lambda image: exit('gone'), 'gone'),
+        (lambda image: image / 255.0, r'expected a result of \(128, 144, 3\) uint8, got \(128, 144, 3\) float64'),
+        (lambda image: image[1:], r'got \(127, 144, 3\)'),
+    ],
+    ids=['raises', 'exits', 'floats', 'smaller'],
+)
 def test_run_benchmark_broken_method_leaves_the_others(pairs, tmp_path, monkeypatch, run, message):
     replace_method(monkeypatch, 'broken', run)
     cells = run_benchmark(options(pairs, a={'type': 'broken'}, b={'type': 'noisy'}), tmp_path)['cells']['set']
@@ -317,8 +362,10 @@ def test_run_benchmark_mended_method_is_evaluated(pairs, tmp_path, monkeypatch):
 
 # ---- trainings ----
 
+
 class Trained(NamedTuple):
     """An evaluation with a training, run twice: its dataset, its folder, its cells, the options of each training."""
+
     pairs: Path
     folder: Path
     cells: dict
@@ -329,11 +376,20 @@ class Trained(NamedTuple):
 def trained(tmp_path_factory) -> Trained:
     root, runs, train = tmp_path_factory.mktemp('trained'), [], trainings.train
     pairs = write_pairs(root / 'set')
-    opt = options(pairs, bnn={'type': 'denoiser', 'training': 's', 'net': 'bnn'},
-                  student={'type': 'denoiser', 'training': 's'}, blend={'type': 'blend', 'training': 's'},
-                  spectral={'type': 'spectral'})
-    opt['trainings'] = {'s': {'opt': write_yml(tiny_options(pairs), root / 'tiny.yml'), 'minutes': 0.01,
-                              'force_yml': ['train:ema_decay=0.9']}}
+    opt = options(
+        pairs,
+        bnn={'type': 'denoiser', 'training': 's', 'net': 'bnn'},
+        student={'type': 'denoiser', 'training': 's'},
+        blend={'type': 'blend', 'training': 's'},
+        spectral={'type': 'spectral'},
+    )
+    opt['trainings'] = {
+        's': {
+            'opt': write_yml(tiny_options(pairs), root / 'tiny.yml'),
+            'minutes': 0.01,
+            'force_yml': ['train:ema_decay=0.9'],
+        }
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainings, 'train', lambda opt, **kwargs: runs.append(opt) or train(opt, **kwargs))
         for _ in range(2):
@@ -357,7 +413,8 @@ def test_training_with_a_student_delivers_network_g(trained):
     noisy, clean = arrays(trained.pairs)[2]
     weights = next(trained.folder.rglob('net_g_latest.pth'))
     assert trained.cells['student']['images']['2']['psnr'] == pytest.approx(
-        calculate_psnr(Denoiser(weights, 'cpu')(noisy), clean, 0))
+        calculate_psnr(Denoiser(weights, 'cpu')(noisy), clean, 0)
+    )
 
 
 def test_training_net_bnn_is_another_network(trained):
@@ -374,8 +431,11 @@ def test_blend_with_a_poor_student_is_no_worse_than_spectral(trained):
 
 def test_training_without_a_student_delivers_network_bsn(pairs, tmp_path):
     opt = tiny_options(pairs)
-    opt.update(model_type='APBSNModel', network_bsn={'type': 'DBSNl', 'dim': 4, 'num_module': 1},
-               train={'precision': 'fp32', 'pd_a': 2, 'stages': {'bsn': opt['train']['stages']['bnn']}})
+    opt.update(
+        model_type='APBSNModel',
+        network_bsn={'type': 'DBSNl', 'dim': 4, 'num_module': 1},
+        train={'precision': 'fp32', 'pd_a': 2, 'stages': {'bsn': opt['train']['stages']['bnn']}},
+    )
     for name in ('network_bnn', 'network_lan', 'network_g'):
         del opt[name]
     evaluation = options(pairs, method={'type': 'denoiser', 'training': 'a', 'inference': {'pd_b': 2}})
@@ -386,6 +446,7 @@ def test_training_without_a_student_delivers_network_bsn(pairs, tmp_path):
 
 # ---- methods ----
 
+
 def test_denoiser_any_network_of_the_registry(pairs, tmp_path):
     block = {'type': 'SRVGGNetCompact', 'num_feat': 8, 'num_conv': 1, 'upscale': 1}
     net = build_network(block, 'x')
@@ -393,8 +454,11 @@ def test_denoiser_any_network_of_the_registry(pairs, tmp_path):
         for parameter in net.parameters():
             parameter.zero_()  # what is left is its skip from input to output
     torch.save({'params': net.state_dict()}, tmp_path / 'net.pth')
-    opt = options(pairs, net={'type': 'denoiser', 'weights': str(tmp_path / 'net.pth'), 'network': block},
-                  unknown={'type': 'denoiser', 'weights': str(tmp_path / 'net.pth')})
+    opt = options(
+        pairs,
+        net={'type': 'denoiser', 'weights': str(tmp_path / 'net.pth'), 'network': block},
+        unknown={'type': 'denoiser', 'weights': str(tmp_path / 'net.pth')},
+    )
     cells = run_benchmark(opt, tmp_path)['cells']['set']
     assert cells['net']['psnr'] == pytest.approx(np.mean([calculate_psnr(*pair, 0) for pair in arrays(pairs)]))
     assert 'not of a network known here' in cells['unknown']['error']
@@ -406,10 +470,17 @@ def test_blend_of_images_too_small_for_crops_is_the_student(pairs, network):
     assert method.note == '100% student'
 
 
-@pytest.mark.parametrize('block', [
-    {'type': 'opencv_nlm', 'h': 'sigma'}, {'type': 'skimage_tv', 'weights': [0.02, 0.2]},
-    {'type': 'skimage_wavelet', 'sigmas': [0.05, 0.1]}, {'type': 'skimage_nlm', 'h': [0.05, 0.2]},
-    {'type': 'bm3d', 'noise': 'sigma'}], ids=lambda block: block['type'])
+@pytest.mark.parametrize(
+    'block',
+    [
+        {'type': 'opencv_nlm', 'h': 'sigma'},
+        {'type': 'skimage_tv', 'weights': [0.02, 0.2]},
+        {'type': 'skimage_wavelet', 'sigmas': [0.05, 0.1]},
+        {'type': 'skimage_nlm', 'h': [0.05, 0.2]},
+        {'type': 'bm3d', 'noise': 'sigma'},
+    ],
+    ids=lambda block: block['type'],
+)
 def test_classical_method_removes_noise(block, pairs):
     if block['type'] == 'bm3d':
         pytest.importorskip('bm3d')
@@ -419,7 +490,7 @@ def test_classical_method_removes_noise(block, pairs):
     result = run(noisy)
     assert result.shape == noisy.shape and result.dtype == np.uint8
     # those that take the noise for white leave nearly all of it
-    gain = 0. if block['type'] in ('bm3d', 'opencv_nlm') else 0.3
+    gain = 0.0 if block['type'] in ('bm3d', 'opencv_nlm') else 0.3
     assert calculate_psnr(result, clean, 0) > calculate_psnr(noisy, clean, 0) + gain
 
 
@@ -428,8 +499,10 @@ def test_bm3d_gains_by_measured_spectrum(pairs):
     images = arrays(pairs)
     context = MethodContext(images, 'cpu')
     noisy, clean = (image[:64, :64].copy() for image in images[1])
-    white, measured = (calculate_psnr(build_method(parsed({'type': 'bm3d', 'noise': kind}), context).run(noisy),
-                                      clean, 0) for kind in ('sigma', 'spectrum'))
+    white, measured = (
+        calculate_psnr(build_method(parsed({'type': 'bm3d', 'noise': kind}), context).run(noisy), clean, 0)
+        for kind in ('sigma', 'spectrum')
+    )
     assert measured > white + 1
 
 

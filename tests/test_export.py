@@ -1,4 +1,5 @@
 """ONNX export against torch."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -6,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from photo_scenes import write_student
 
 from basicsr_sassid import Denoiser
 from basicsr_sassid.cli import main
+
+from photo_scenes import write_student
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +27,7 @@ def exported(tmp_path_factory) -> tuple[Path, Path]:
 @pytest.mark.parametrize('shape', [(1, 3, 64, 64), (2, 3, 70, 101), (1, 3, 33, 200), (3, 3, 9, 10), (1, 3, 1, 40)])
 def test_export_onnx_any_size_predicts_as_torch(exported, shape):
     import onnxruntime
+
     weights, path = exported
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     x = torch.rand(shape)

@@ -1,16 +1,18 @@
 """`sassid denoise`: image files to image files."""
+
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from photo_scenes import scene, write_student
 from PIL import Image
 
 from basicsr_sassid.inference.files import denoise_files, plan_outputs
 from basicsr_sassid.io.photo import Photo, read_photo, write_photo
 from basicsr_sassid.utils.errors import UserError
+
+from photo_scenes import scene, write_student
 
 ALPHA = np.arange(2000, dtype=np.uint8).reshape(40, 50)
 
@@ -26,8 +28,12 @@ def denoised(tmp_path_factory, weights) -> tuple[dict[str, Photo], Path, dict[st
     folder = tmp_path_factory.mktemp('files')
     exif = Image.Exif()
     exif[274] = 8
-    photos = {'a.jpg': Photo(scene(40, 50), exif=exif.tobytes()), 'deep/b.png': Photo(scene(50, 40, np.uint16)),
-              'deep/grey.tif': Photo(scene(40, 40, np.uint16, 1)), 'alpha.png': Photo(scene(40, 50), alpha=ALPHA)}
+    photos = {
+        'a.jpg': Photo(scene(40, 50), exif=exif.tobytes()),
+        'deep/b.png': Photo(scene(50, 40, np.uint16)),
+        'deep/grey.tif': Photo(scene(40, 40, np.uint16, 1)),
+        'alpha.png': Photo(scene(40, 50), alpha=ALPHA),
+    }
     for name, photo in photos.items():
         write_photo(photo, folder / 'in' / name)
     (folder / 'in' / 'broken.png').write_bytes(b'\x89PNG')
@@ -71,8 +77,9 @@ def two_folders(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(('inputs', 'output'), [
-    (['one'], 'one'), (['one/a.png'], 'one/../one/a.png'), (['one/a.png', 'two/a.png'], 'two')])
+@pytest.mark.parametrize(
+    ('inputs', 'output'), [(['one'], 'one'), (['one/a.png'], 'one/../one/a.png'), (['one/a.png', 'two/a.png'], 'two')]
+)
 def test_denoise_files_onto_an_input_raises_user_error(two_folders, weights, inputs, output):
     before = (two_folders / 'one' / 'a.png').read_bytes()
     with pytest.raises(UserError, match='is an input and would be overwritten'):

@@ -2,6 +2,7 @@
 
 ``python tests/test_golden.py`` writes tests/golden/ anew, for a change that is meant to change them.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -33,34 +34,68 @@ DBSN = {'type': 'DBSNl', 'dim': 8, 'num_module': 2}
 
 def options(name: str, model: str, patch_size: int, stages: dict[str, int], **train_keys) -> dict:
     return {
-        'name': name, 'model_type': model, 'num_gpu': 0, 'manual_seed': 3, 'path': {},
-        'datasets': {'train': {'name': 'noisy', 'type': 'NoisyImageDataset', 'dataroot_lq': str(GOLDEN / 'patches'),
-                               'patch_size': patch_size, 'batch_size_per_gpu': 2, 'num_worker_per_gpu': 0}},
-        'train': {'precision': 'fp32', **train_keys, 'stages': {
-            stage: {'iter': length, 'optim': {'type': 'Adam', 'lr': 1e-3}, 'scheduler': {'type': 'CosineAnnealingLR'}}
-            for stage, length in stages.items()}},
-        'logger': {'print_freq': 10, 'save_checkpoint_freq': 1000}}
+        'name': name,
+        'model_type': model,
+        'num_gpu': 0,
+        'manual_seed': 3,
+        'path': {},
+        'datasets': {
+            'train': {
+                'name': 'noisy',
+                'type': 'NoisyImageDataset',
+                'dataroot_lq': str(GOLDEN / 'patches'),
+                'patch_size': patch_size,
+                'batch_size_per_gpu': 2,
+                'num_worker_per_gpu': 0,
+            }
+        },
+        'train': {
+            'precision': 'fp32',
+            **train_keys,
+            'stages': {
+                stage: {
+                    'iter': length,
+                    'optim': {'type': 'Adam', 'lr': 1e-3},
+                    'scheduler': {'type': 'CosineAnnealingLR'},
+                }
+                for stage, length in stages.items()
+            },
+        },
+        'logger': {'print_freq': 10, 'save_checkpoint_freq': 1000},
+    }
 
 
-SASSID = {'network_bnn': {'type': 'BNN', 'dim': 4}, 'network_lan': {'type': 'LAN', 'dim': 8, 'num_block': 2},
-          'network_g': {'type': 'DenoisingUNet', 'dim': 4}}
+SASSID = {
+    'network_bnn': {'type': 'BNN', 'dim': 4},
+    'network_lan': {'type': 'LAN', 'dim': 8, 'num_block': 2},
+    'network_g': {'type': 'DenoisingUNet', 'dim': 4},
+}
 THREE = dict.fromkeys(('bnn', 'lan', 'unet'), 30)
 RUNS = {
     'paper': {**options('paper', 'ThreeStageModel', 32, THREE), **SASSID},
-    'sassid': {**options('sassid', 'ThreeStageModel', 32, THREE, teacher_cache='memory', posterior=True,
-                         ema_decay=0.9), **SASSID},
+    'sassid': {
+        **options('sassid', 'ThreeStageModel', 32, THREE, teacher_cache='memory', posterior=True, ema_decay=0.9),
+        **SASSID,
+    },
     'apbsn': {**options('apbsn', 'APBSNModel', 40, {'bsn': 30}), 'network_bsn': DBSN},
     'sdap': {**options('sdap', 'SDAPModel', 40, {'bsn': 30}), 'network_bsn': DBSN},
     'amsnet': {**options('amsnet', 'AMSNetModel', 40, {'bsn': 30}), 'network_bsn': ANY_NETWORK},
-    'sdap_student': {**options('sdap_student', 'SDAPModel', 40, {'bsn': 10, 'unet': 10}), 'network_bsn': DBSN,
-                     'network_g': SASSID['network_g']},
+    'sdap_student': {
+        **options('sdap_student', 'SDAPModel', 40, {'bsn': 10, 'unet': 10}),
+        'network_bsn': DBSN,
+        'network_g': SASSID['network_g'],
+    },
 }
 
 
 def this_platform() -> dict[str, str]:
     """What float32 results depend on to the last bit."""
-    return {'torch': torch.__version__, 'capability': torch.backends.cpu.get_cpu_capability(),
-            'machine': platform.machine(), 'half': str(torch.cpu._is_avx512_bf16_supported())}
+    return {
+        'torch': torch.__version__,
+        'capability': torch.backends.cpu.get_cpu_capability(),
+        'machine': platform.machine(),
+        'half': str(torch.cpu._is_avx512_bf16_supported()),
+    }
 
 
 def digest(state: dict[str, torch.Tensor]) -> str:
@@ -75,9 +110,11 @@ def run_training(name: str, folder: Path) -> dict:
 
     def record(model, iteration: int) -> None:
         losses.append(next(iter(model.get_current_log().values())))
+
     train(resolve_options(RUNS[name], folder, True), on_iteration=record)
-    networks = sorted(path.name.split('_')[1] for path in (folder / f'experiments/{name}/models').glob(
-        'net_*_latest.pth'))
+    networks = sorted(
+        path.name.split('_')[1] for path in (folder / f'experiments/{name}/models').glob('net_*_latest.pth')
+    )
     return {'losses': losses, 'weights': {net: digest(latest_params(folder, name, net)) for net in networks}}
 
 
@@ -108,8 +145,9 @@ def test_training_repeats_the_golden_trace(name, golden, tmp_path):
         np.testing.assert_allclose(result['losses'], expected['losses'], rtol=2e-2)
 
 
-@pytest.mark.parametrize(('name', 'arguments'), [('instant', ['--effort', 'instant']),
-                                                 ('trained', ['--minutes', '0.0001'])])
+@pytest.mark.parametrize(
+    ('name', 'arguments'), [('instant', ['--effort', 'instant']), ('trained', ['--minutes', '0.0001'])]
+)
 def test_clean_repeats_the_golden_pictures(name, arguments, golden, tmp_path):
     pictures = run_clean(tmp_path / 'out', *arguments)
     expected = {path.name: read_photo(path).pixels for path in sorted((GOLDEN / name).glob('*.png'))}
@@ -133,8 +171,10 @@ def test_clean_repeats_the_golden_student(golden, tmp_path):
 @pytest.mark.filterwarnings('ignore:Detected call of')  # the state is of its stage's first iteration
 def test_training_state_of_format_1_resumes_as_it_went_on(golden, tmp_path):
     """Written by the version before format 2, at iteration 7 of 9; the weights are those of its uninterrupted run."""
-    opt = {**options('v1', 'ThreeStageModel', 32, dict.fromkeys(THREE, 3), teacher_cache='memory', ema_decay=0.9),
-           **SASSID}
+    opt = {
+        **options('v1', 'ThreeStageModel', 32, dict.fromkeys(THREE, 3), teacher_cache='memory', ema_decay=0.9),
+        **SASSID,
+    }
     states = tmp_path / 'experiments' / 'v1' / 'training_states'
     states.mkdir(parents=True)
     shutil.copy(FORMAT1 / '7.state', states)
@@ -156,8 +196,11 @@ def main() -> None:
             for path in (folder / kind).glob('*.png'):
                 shutil.copy(path, GOLDEN / kind)
         student = load_file(next((folder / 'trained').rglob('student.safetensors')))
-    content = {'platform': this_platform(), 'trainings': trainings, 'student': {
-        'weights': digest(student), 'parameters': sum(value.numel() for value in student.values())}}
+    content = {
+        'platform': this_platform(),
+        'trainings': trainings,
+        'student': {'weights': digest(student), 'parameters': sum(value.numel() for value in student.values())},
+    }
     (GOLDEN / 'traces.json').write_text(json.dumps(content, indent=1) + '\n')
 
 

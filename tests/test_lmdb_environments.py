@@ -1,4 +1,5 @@
 """One LMDB environment per process, and the format of teacher caches."""
+
 from __future__ import annotations
 
 import lmdb
@@ -19,7 +20,7 @@ PREDICTION = np.random.default_rng(0).random((5, 7, 3)).astype(np.float32)
 
 @pytest.fixture
 def folder(tmp_path):
-    with open_for_writing(tmp_path / 'x.lmdb', 2 ** 20) as environment, environment.begin(write=True) as transaction:
+    with open_for_writing(tmp_path / 'x.lmdb', 2**20) as environment, environment.begin(write=True) as transaction:
         transaction.put(b'key', b'value')
     return tmp_path / 'x.lmdb'
 
@@ -41,7 +42,7 @@ def test_open_shared_and_file_client_read_side_by_side(folder):
 
 def test_open_for_writing_after_reading_writes_and_is_read(folder):
     assert open_shared(folder).stat()['entries'] == 1
-    with open_for_writing(folder, 2 ** 20) as environment, environment.begin(write=True) as transaction:
+    with open_for_writing(folder, 2**20) as environment, environment.begin(write=True) as transaction:
         transaction.put(b'other', b'value')
     assert open_shared(folder).stat()['entries'] == 2
 
@@ -50,7 +51,7 @@ def test_open_shared_of_a_replaced_file_is_the_new_file(folder):
     assert open_shared(folder).stat()['entries'] == 1
     for name in ('data.mdb', 'lock.mdb'):
         (folder / name).unlink()
-    with open_for_writing(folder, 2 ** 20):
+    with open_for_writing(folder, 2**20):
         pass
     assert open_shared(folder).stat()['entries'] == 0
 
@@ -62,13 +63,14 @@ def test_open_shared_missing_folder_raises_os_error(tmp_path):
 
 # ---- teacher cache ----
 
+
 def stored_format(folder) -> bytes | None:
     with open_shared(folder).begin() as transaction:
         return transaction.get(b'__format__')
 
 
 def rewrite_format(folder, number: bytes | None) -> None:
-    with open_for_writing(folder, 2 ** 25) as environment, environment.begin(write=True) as transaction:
+    with open_for_writing(folder, 2**25) as environment, environment.begin(write=True) as transaction:
         if number is None:
             transaction.delete(b'__format__')
         else:
@@ -115,6 +117,7 @@ def test_teacher_cache_read_then_written_then_read_in_one_process(cache):
 def test_teacher_cache_full_disk_raises_user_error(cache, monkeypatch):
     def full(*_, **__):
         raise lmdb.DiskError('no space')
+
     monkeypatch.setattr('basicsr_sassid.data.teacher_cache.open_for_writing', full)
     with pytest.raises(UserError, match='cannot write the teacher cache .*Free some space'):
         cache.write([(1, PREDICTION)])
@@ -132,6 +135,7 @@ def test_training_with_an_lmdb_cache_resumed_in_the_same_process_ends_the_same(p
     def stop_at_10(model, current_iter):
         if current_iter == 10:  # of 12: in the last stage, whose teachers are cached
             raise StopError
+
     train(resolve_options(opt, tmp_path / 'once', True))
     with pytest.raises(StopError):
         train(resolve_options(opt, tmp_path / 'resumed', True), on_iteration=stop_at_10)

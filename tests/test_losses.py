@@ -1,4 +1,5 @@
 """Losses against the reference formulation and values computed by hand."""
+
 from __future__ import annotations
 
 import pytest
@@ -9,7 +10,7 @@ from basicsr_sassid.losses.selective_loss import local_std, texture_map
 
 import reference
 
-FLAT_ALPHA = torch.sigmoid(torch.tensor(-1.)).item()  # of a constant area
+FLAT_ALPHA = torch.sigmoid(torch.tensor(-1.0)).item()  # of a constant area
 
 
 @pytest.mark.parametrize('window', [1, 3, 7, 15])
@@ -34,18 +35,19 @@ def test_local_std_window_that_is_not_odd_raises_value_error(window):
         local_std(torch.rand(1, 3, 20, 20), window)
 
 
-@pytest.mark.parametrize(('std', 'expected'), [(0., 0.2689), (1., 0.5), (3., 0.5), (5., 0.5), (6., 0.7311),
-                                               (10., 0.9933)])
+@pytest.mark.parametrize(
+    ('std', 'expected'), [(0.0, 0.2689), (1.0, 0.5), (3.0, 0.5), (5.0, 0.5), (6.0, 0.7311), (10.0, 0.9933)]
+)
 def test_texture_map_has_the_papers_values(std, expected):
-    checks = torch.tensor([[1., -1.], [-1., 1.]]).repeat(8, 8)  # standard deviation 1, nearly so in 7x7
+    checks = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8, 8)  # standard deviation 1, nearly so in 7x7
     x = (128 + checks * std).expand(1, 3, -1, -1)
     assert texture_map(x)[0, 0, 8, 8] == pytest.approx(expected, abs=2e-3)
 
 
 def test_texture_map_is_the_reference():
     x = torch.rand(2, 3, 40, 40) * torch.linspace(0, 40, 40)
-    expected = reference.alpha(reference.local_std(x, 5), 2., 3.)
-    torch.testing.assert_close(texture_map(x, window=5, lower=2., upper=3.), expected, rtol=0, atol=1e-5)
+    expected = reference.alpha(reference.local_std(x, 5), 2.0, 3.0)
+    torch.testing.assert_close(texture_map(x, window=5, lower=2.0, upper=3.0), expected, rtol=0, atol=1e-5)
 
 
 def test_texture_map_has_no_gradient():
@@ -54,22 +56,28 @@ def test_texture_map_has_no_gradient():
 
 def test_texture_map_unit_range_scales_to_grey_levels():
     x = torch.rand(1, 3, 32, 32)
-    torch.testing.assert_close(texture_map(x, img_range=1.), texture_map(x * 255))
+    torch.testing.assert_close(texture_map(x, img_range=1.0), texture_map(x * 255))
 
 
 def test_texture_map_unit_range_taken_for_grey_levels_is_flat():
     assert texture_map(torch.rand(1, 3, 32, 32)).max() < 0.4
 
 
-@pytest.mark.parametrize(('options', 'expected'), [
-    ({}, 10), ({'region': 'flat'}, 10 * (1 - FLAT_ALPHA)), ({'region': 'texture', 'loss_weight': 2.}, 20 * FLAT_ALPHA)])
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        ({}, 10),
+        ({'region': 'flat'}, 10 * (1 - FLAT_ALPHA)),
+        ({'region': 'texture', 'loss_weight': 2.0}, 20 * FLAT_ALPHA),
+    ],
+)
 def test_selective_l1_loss_of_constant_images_is_as_by_hand(options, expected):
     loss = build_loss({'type': 'SelectiveL1Loss', **options})
-    assert loss(torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), 10.)).item() == pytest.approx(expected)
+    assert loss(torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), 10.0)).item() == pytest.approx(expected)
 
 
 def test_two_teacher_l1_loss_of_constant_images_is_as_by_hand():
-    prediction, flat, textured = (torch.full((1, 3, 16, 16), value) for value in (0., 10., 30.))
+    prediction, flat, textured = (torch.full((1, 3, 16, 16), value) for value in (0.0, 10.0, 30.0))
     loss = build_loss({'type': 'TwoTeacherL1Loss'})(prediction, flat, textured)
     assert loss.item() == pytest.approx(10 * (1 - FLAT_ALPHA) + 30 * FLAT_ALPHA)
 
@@ -81,10 +89,21 @@ def test_selective_l1_loss_unknown_region_raises_value_error():
 
 def test_selective_l1_loss_in_a_stock_model_trains():
     from basicsr.models import build_model
-    opt = {'model_type': 'SRModel', 'num_gpu': 0, 'is_train': True, 'dist': False, 'rank': 0, 'path': {},
-           'network_g': {'type': 'DenoisingUNet', 'dim': 4, 'img_range': 255},
-           'train': {'optim_g': {'type': 'Adam', 'lr': 1e-3}, 'scheduler': {'type': 'MultiStepLR', 'milestones': [9]},
-                     'pixel_opt': {'type': 'SelectiveL1Loss', 'region': 'texture', 'img_range': 1}}}
+
+    opt = {
+        'model_type': 'SRModel',
+        'num_gpu': 0,
+        'is_train': True,
+        'dist': False,
+        'rank': 0,
+        'path': {},
+        'network_g': {'type': 'DenoisingUNet', 'dim': 4, 'img_range': 255},
+        'train': {
+            'optim_g': {'type': 'Adam', 'lr': 1e-3},
+            'scheduler': {'type': 'MultiStepLR', 'milestones': [9]},
+            'pixel_opt': {'type': 'SelectiveL1Loss', 'region': 'texture', 'img_range': 1},
+        },
+    }
     model = build_model(opt)
     model.feed_data({'lq': torch.rand(1, 3, 32, 32), 'gt': torch.rand(1, 3, 32, 32)})
     losses = []

@@ -1,4 +1,5 @@
 """Each metric against an implementation that shares nothing with it, and cases computed by hand."""
+
 from __future__ import annotations
 
 import sys
@@ -24,13 +25,15 @@ def metric(name: str, a: np.ndarray, b: np.ndarray, **options) -> float:
 def images() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     clean = cv2.resize(rng.uniform(30, 220, (8, 9, 3)), (45, 37), interpolation=cv2.INTER_CUBIC)
-    return tuple((clean + noise).clip(0, 255).round().astype(np.uint8) for noise in (
-        rng.normal(0, 15, clean.shape), 0))
+    return tuple((clean + noise).clip(0, 255).round().astype(np.uint8) for noise in (rng.normal(0, 15, clean.shape), 0))
 
 
 def formula(mean_x, mean_y, variance_x, variance_y, covariance):
-    return ((2 * mean_x * mean_y + C1) * (2 * covariance + C2)
-            / ((mean_x ** 2 + mean_y ** 2 + C1) * (variance_x + variance_y + C2)))
+    return (
+        (2 * mean_x * mean_y + C1)
+        * (2 * covariance + C2)
+        / ((mean_x**2 + mean_y**2 + C1) * (variance_x + variance_y + C2))
+    )
 
 
 def test_psnr_of_basicsr_is_scikit_images(images):
@@ -38,8 +41,14 @@ def test_psnr_of_basicsr_is_scikit_images(images):
 
 
 def test_ssim_of_basicsr_is_scikit_images_with_a_gaussian_window(images):
-    expected = structural_similarity(*(image.astype(float) for image in images), channel_axis=2, data_range=255,
-                                     gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    expected = structural_similarity(
+        *(image.astype(float) for image in images),
+        channel_axis=2,
+        data_range=255,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+    )
     assert metric('ssim', *images) == pytest.approx(expected, abs=1e-9)
 
 
@@ -48,21 +57,27 @@ def test_ssim_uniform_is_the_mean_over_windows(images):
     for top in range(37 - 6):
         for left in range(45 - 6):
             for channel in range(3):
-                x, y = (image[top:top + 7, left:left + 7, channel].astype(float).ravel() for image in images)
+                x, y = (image[top : top + 7, left : left + 7, channel].astype(float).ravel() for image in images)
                 values.append(formula(x.mean(), y.mean(), x.var(ddof=1), y.var(ddof=1), np.cov(x, y)[0, 1]))
     assert metric('ssim_uniform', *images) == pytest.approx(np.mean(values), abs=1e-9)
 
 
 def test_ssim_matlab_is_one_dense_convolution(images):
     steps = np.arange(-5, 6)
-    kernel = np.exp(-(steps[:, None, None] ** 2 + steps[:, None] ** 2 + steps ** 2) / (2 * 1.5 ** 2))
+    kernel = np.exp(-(steps[:, None, None] ** 2 + steps[:, None] ** 2 + steps**2) / (2 * 1.5**2))
     kernel = torch.from_numpy(kernel / kernel.sum())[None, None]
 
     def mean(volume):
         return F.conv3d(F.pad(volume, [5] * 6, mode='replicate'), kernel)
+
     x, y = (torch.from_numpy(image.astype(float))[None, None] for image in images)
-    moments = (mean(x), mean(y), mean(x * x) - mean(x) ** 2, mean(y * y) - mean(y) ** 2,
-               mean(x * y) - mean(x) * mean(y))
+    moments = (
+        mean(x),
+        mean(y),
+        mean(x * x) - mean(x) ** 2,
+        mean(y * y) - mean(y) ** 2,
+        mean(x * y) - mean(x) * mean(y),
+    )
     assert metric('ssim_matlab', *images) == pytest.approx(formula(*moments).mean().item(), abs=1e-9)
 
 
@@ -73,7 +88,7 @@ SSIMS = ['ssim', 'ssim_uniform', 'ssim_matlab']
 def test_ssim_of_constant_images_is_as_by_hand(name):
     """They have no variance: what is left is (2ab + C1) / (a^2 + b^2 + C1)."""
     grey = [np.full((20, 24, 3), value, np.uint8) for value in (100, 120)]
-    assert metric(name, *grey) == pytest.approx((2 * 100 * 120 + C1) / (100 ** 2 + 120 ** 2 + C1), abs=1e-7)
+    assert metric(name, *grey) == pytest.approx((2 * 100 * 120 + C1) / (100**2 + 120**2 + C1), abs=1e-7)
 
 
 @pytest.mark.parametrize('name', SSIMS)
@@ -99,8 +114,9 @@ def test_ssim_crop_border_is_that_of_the_cropped_images(name, images):
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize(('name', 'published'), [('psnr', 19.636), ('ssim_matlab', 0.617), ('ssim', 0.428),
-                                                 ('ssim_uniform', 0.447)])
+@pytest.mark.parametrize(
+    ('name', 'published'), [('psnr', 19.636), ('ssim_matlab', 0.617), ('ssim', 0.428), ('ssim_uniform', 0.447)]
+)
 def test_metric_of_a_sidd_block_is_as_measured_elsewhere(real_pairs, name, published):
     """Block 293 of SIDD validation (image 10, block 5 of 32), with another implementation."""
     noisy, clean = (cv2.imread(str(folder / '10_5.png')) for folder in real_pairs)

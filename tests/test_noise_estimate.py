@@ -1,4 +1,5 @@
 """Noise estimation against known truth, then on real photographs."""
+
 from __future__ import annotations
 
 import json
@@ -6,7 +7,6 @@ import json
 import cv2
 import numpy as np
 import pytest
-from noise_scenes import camera_pairs, noisy_photographs
 
 from basicsr_sassid import NoiseModel, estimate_noise
 from basicsr_sassid.noise import estimate
@@ -15,6 +15,8 @@ from basicsr_sassid.noise.model import MAX_LAG, THRESHOLD
 from basicsr_sassid.noise.sigma_map import noise_gain
 from basicsr_sassid.noise.synthetic import sample_noise
 from basicsr_sassid.utils.errors import UserError
+
+from noise_scenes import camera_pairs, noisy_photographs
 
 
 @pytest.mark.slow
@@ -72,7 +74,7 @@ def test_sigma_curve_of_shot_noise_is_linear_in_variance():
         assert points[:, 1] ** 2 == pytest.approx(0.5 * points[:, 0] + 20, rel=0.15)
 
 
-@pytest.mark.parametrize('convert', [lambda x: x, lambda x: x.astype(np.uint16) * 257, lambda x: x / 255.])
+@pytest.mark.parametrize('convert', [lambda x: x, lambda x: x.astype(np.uint16) * 257, lambda x: x / 255.0])
 def test_estimate_noise_any_dtype_gives_grey_levels(convert):
     image = noisy_photographs(1, 0)[0]
     assert estimate_noise([convert(image)]).sigma == pytest.approx(estimate_noise([image]).sigma, rel=1e-4)
@@ -105,12 +107,16 @@ def test_estimate_noise_clipped_dark_image_is_measured():
     assert noise_gain(noisy, noise) == pytest.approx([1, 1, 1], rel=0.05)
 
 
-@pytest.mark.parametrize(('images', 'message'), [
-    ([np.zeros((64, 64, 3), np.uint8)], 'noise: no patch of 32x32 pixels that is not black or white'),
-    ([], 'nothing to measure'),
-    ([np.zeros((20, 64, 3), np.uint8)], r'32 pixels a side or more, got \(20, 64, 3\)'),
-    ([np.zeros((64, 64, 2), np.uint8)], r'expected an image of shape .* got \(64, 64, 2\)'),
-    ([np.zeros((64, 64), np.int64)], 'expected uint8, uint16 or float')])
+@pytest.mark.parametrize(
+    ('images', 'message'),
+    [
+        ([np.zeros((64, 64, 3), np.uint8)], 'noise: no patch of 32x32 pixels that is not black or white'),
+        ([], 'nothing to measure'),
+        ([np.zeros((20, 64, 3), np.uint8)], r'32 pixels a side or more, got \(20, 64, 3\)'),
+        ([np.zeros((64, 64, 2), np.uint8)], r'expected an image of shape .* got \(64, 64, 2\)'),
+        ([np.zeros((64, 64), np.int64)], 'expected uint8, uint16 or float'),
+    ],
+)
 def test_estimate_noise_unusable_images_raise_user_error(images, message):
     with pytest.raises(UserError, match=message):
         estimate_noise(images)
@@ -158,15 +164,16 @@ def test_noise_model_of_a_newer_format_is_refused():
 @pytest.mark.slow
 @pytest.mark.real_data
 def test_estimate_noise_smartphone_is_the_truth_of_the_references(real_pairs):
-    noisy, clean = ([cv2.imread(str(path))[..., ::-1] for path in sorted(folder.glob('*.png'))]
-                    for folder in real_pairs)
+    noisy, clean = (
+        [cv2.imread(str(path))[..., ::-1] for path in sorted(folder.glob('*.png'))] for folder in real_pairs
+    )
     covariance = np.zeros((2 * MAX_LAG + 1, 2 * MAX_LAG + 1))
     for image, reference in zip(noisy, clean):
         error = image.astype(np.float64) - reference
         error = (error - error.mean(axis=(0, 1))).transpose(2, 0, 1)
         power = np.abs(np.fft.fft2(error, (512, 512))) ** 2  # padded: no wrap
         all_lags = np.fft.fftshift(np.fft.ifft2(power.sum(axis=0)).real)
-        covariance += all_lags[256 - MAX_LAG:257 + MAX_LAG, 256 - MAX_LAG:257 + MAX_LAG]
+        covariance += all_lags[256 - MAX_LAG : 257 + MAX_LAG, 256 - MAX_LAG : 257 + MAX_LAG]
     truth = covariance / covariance[MAX_LAG, MAX_LAG]
     assert truth[MAX_LAG, MAX_LAG + 1] == pytest.approx(0.455, abs=0.01)
     assert np.abs(estimate_noise(noisy).correlation - truth).max() < 0.05
@@ -174,7 +181,9 @@ def test_estimate_noise_smartphone_is_the_truth_of_the_references(real_pairs):
 
 @pytest.mark.real_data
 def test_correlation_length_of_dslr_jpegs_exceeds_that_of_smartphones(real_data):
-    phone, dslr = (estimate_noise(cv2.imread(str(path)) for path in sorted((real_data / name / 'noisy').iterdir())[::3])
-                   for name in ('sidd_val', 'polyu'))
+    phone, dslr = (
+        estimate_noise(cv2.imread(str(path)) for path in sorted((real_data / name / 'noisy').iterdir())[::3])
+        for name in ('sidd_val', 'polyu')
+    )
     assert dslr.correlation_length() > dslr.blind_size() == 9 > phone.blind_size()
     assert dslr.sigma.max() < 6 < phone.sigma.max()

@@ -1,4 +1,5 @@
 """`sassid noise`: the survey, its table and its figure."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,8 +9,6 @@ import matplotlib
 import numpy as np
 import pytest
 import skimage.data
-from noise_scenes import camera_pairs
-from noise_scenes import noisy_photographs as large_photographs
 
 from basicsr_sassid.cli import main
 from basicsr_sassid.io.photo import Photo, read_photo, write_photo
@@ -17,8 +16,11 @@ from basicsr_sassid.noise.plot import draw
 from basicsr_sassid.noise.survey import describe, describe_groups, survey, survey_files
 from basicsr_sassid.utils.errors import UserError
 
+from noise_scenes import camera_pairs
+from noise_scenes import noisy_photographs as large_photographs
 
-def noisy_photographs(width: int, seed: int, sigma: float = 15.) -> list[np.ndarray]:
+
+def noisy_photographs(width: int, seed: int, sigma: float = 15.0) -> list[np.ndarray]:
     return [image[:400, :400] for image in large_photographs(width, seed, sigma)]
 
 
@@ -58,8 +60,10 @@ def test_survey_two_kinds_of_noise_are_two_groups(tmp_path):
     for number, image in enumerate(noisy_photographs(1, 0, sigma=4)[:2] + noisy_photographs(5, 0, sigma=30)):
         write_photo(Photo(image), tmp_path / f'{number}.png')
     groups = survey(sorted(tmp_path.iterdir())).groups
-    assert [sorted(path.name for path in group.files) for group in groups] == [['2.png', '3.png', '4.png'],
-                                                                               ['0.png', '1.png']]
+    assert [sorted(path.name for path in group.files) for group in groups] == [
+        ['2.png', '3.png', '4.png'],
+        ['0.png', '1.png'],
+    ]
 
 
 def test_describe_recommends_the_blind_size(folder):

@@ -1,4 +1,5 @@
 """Photographs: every format back and forth, damage, foreign formats."""
+
 from __future__ import annotations
 
 import cv2
@@ -9,17 +10,27 @@ from PIL import Image, ImageCms
 from basicsr_sassid.io.photo import Photo, decode_photo, image_size, list_images, read_photo, write_photo
 from basicsr_sassid.utils.errors import UserError
 
-KINDS = [('a.png', np.uint8, 1), ('a.png', np.uint8, 3), ('a.png', np.uint16, 1), ('a.png', np.uint16, 3),
-         ('a.tif', np.uint8, 3), ('a.tif', np.uint16, 1), ('a.tiff', np.uint16, 3), ('a.bmp', np.uint8, 3),
-         ('a.webp', np.uint8, 3)]
+KINDS = [
+    ('a.png', np.uint8, 1),
+    ('a.png', np.uint8, 3),
+    ('a.png', np.uint16, 1),
+    ('a.png', np.uint16, 3),
+    ('a.tif', np.uint8, 3),
+    ('a.tif', np.uint16, 1),
+    ('a.tiff', np.uint16, 3),
+    ('a.bmp', np.uint8, 3),
+    ('a.webp', np.uint8, 3),
+]
 NO_ALPHA = [('a.bmp', np.uint8, 3), ('a.png', np.uint16, 1)]
 
 
 def random_photo(dtype, channels, with_alpha: bool = False) -> Photo:
     rng = np.random.default_rng(0)
     white = np.iinfo(dtype).max
-    return Photo(rng.integers(0, white + 1, (21, 34, channels)).astype(dtype),
-                 alpha=rng.integers(1, white + 1, (21, 34)).astype(dtype) if with_alpha else None)
+    return Photo(
+        rng.integers(0, white + 1, (21, 34, channels)).astype(dtype),
+        alpha=rng.integers(1, white + 1, (21, 34)).astype(dtype) if with_alpha else None,
+    )
 
 
 @pytest.mark.parametrize(('name', 'dtype', 'channels'), KINDS)
@@ -38,16 +49,27 @@ def test_photo_with_alpha_written_and_read_is_unchanged(tmp_path, name, dtype, c
     assert np.array_equal(again.pixels, photo.pixels) and np.array_equal(again.alpha, photo.alpha)
 
 
-@pytest.mark.parametrize(('name', 'dtype', 'channels', 'with_alpha'), [
-    *((*kind, True) for kind in NO_ALPHA), ('a.jpg', np.uint8, 3, True), ('a.jpg', np.uint16, 3, False)])
+@pytest.mark.parametrize(
+    ('name', 'dtype', 'channels', 'with_alpha'),
+    [*((*kind, True) for kind in NO_ALPHA), ('a.jpg', np.uint8, 3, True), ('a.jpg', np.uint16, 3, False)],
+)
 def test_write_photo_unsupported_by_the_format_raises_user_error(tmp_path, name, dtype, channels, with_alpha):
     with pytest.raises(UserError, match='choose'):
         write_photo(random_photo(dtype, channels, with_alpha), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(('name', 'dtype'), [('a.png', np.uint8), ('a.png', np.uint16), ('a.jpg', np.uint8),
-                                             ('a.tif', np.uint8), ('a.tif', np.uint16), ('a.webp', np.uint8)])
+@pytest.mark.parametrize(
+    ('name', 'dtype'),
+    [
+        ('a.png', np.uint8),
+        ('a.png', np.uint16),
+        ('a.jpg', np.uint8),
+        ('a.tif', np.uint8),
+        ('a.tif', np.uint16),
+        ('a.webp', np.uint8),
+    ],
+)
 def test_photo_profile_and_orientation_are_kept(tmp_path, name, dtype):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
     exif = Image.Exif()
@@ -81,7 +103,7 @@ def test_decode_photo_cut_off_file_raises_user_error(tmp_path, name, fraction):
     cv2.imwrite(str(tmp_path / name), image)
     content = (tmp_path / name).read_bytes()
     with pytest.raises(UserError, match=f'cannot read {name}'):
-        decode_photo(content[:int(len(content) * fraction)], name)
+        decode_photo(content[: int(len(content) * fraction)], name)
 
 
 def test_decode_photo_empty_file_raises_user_error():
@@ -97,8 +119,10 @@ def test_decode_photo_damaged_16_bit_png_raises_user_error(tmp_path):
         decode_photo(bytes(content), 'a.png')
 
 
-@pytest.mark.parametrize(('name', 'message'), [('a.CR2', 'is a RAW file. Develop it'), ('a.mp4', 'is a video'),
-                                               ('a.heic', 'of a format that is not read here')])
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [('a.CR2', 'is a RAW file. Develop it'), ('a.mp4', 'is a video'), ('a.heic', 'of a format that is not read here')],
+)
 def test_read_photo_foreign_format_raises_user_error(tmp_path, name, message):
     (tmp_path / name).write_bytes(b'II*\0')
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,5 @@
 """`sassid clean`: which photographs are taken, what is written, and what is refused."""
+
 from __future__ import annotations
 
 import os
@@ -14,6 +15,14 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from PIL import Image
+
+from basicsr_sassid import SpectralDenoiser, estimate_noise
+from basicsr_sassid.cli import main as cli
+from basicsr_sassid.io.photo import Photo, read_photo, write_photo
+from basicsr_sassid.pipeline.api import CleanOptions, clean_photos
+from basicsr_sassid.utils.errors import UserError
+
 from clean_runs import (
     forbid_training,
     mean_gain,
@@ -24,14 +33,6 @@ from clean_runs import (
     state_of,
     write_scenes,
 )
-from PIL import Image
-
-from basicsr_sassid import SpectralDenoiser, estimate_noise
-from basicsr_sassid.cli import main as cli
-from basicsr_sassid.io.photo import Photo, read_photo, write_photo
-from basicsr_sassid.pipeline.api import CleanOptions, clean_photos
-from basicsr_sassid.utils.errors import UserError
-
 from helpers import ROOT
 
 FORMAT_1 = Path(__file__).parent / 'fixtures' / 'format1' / 'state.json'
@@ -49,31 +50,45 @@ def written_files(output: Path) -> set[str]:
 
 # ---- options ----
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    ({'effort': 'fast'}, '--effort: expected one of instant, quick, normal, best'),
-    ({'strength': 1.5}, '--strength: expected a number from 0 to 1, got 1.5'),
-    ({'chroma': -1}, '--chroma: expected a number from 0 to 1'),
-    ({'blind_size': 4}, '--blind-size: expected auto or an odd number from 1 to 15'),
-    ({'minutes': -1.}, '--minutes: expected a number >= 0'),
-    ({'minutes': float('inf')}, '--minutes: expected a number >= 0'),
-    ({'seed': -1}, '--seed: expected a number >= 0'),
-    ({'save_weights': 'x.bin'}, '--save-weights: expected a name that ends in .safetensors or .pth'),
-    ({'save_weights': 'x.pth', 'effort': 'instant'}, 'this run trains no student to save'),
-    ({'save_weights': 'x.pth', 'weights': 'y.pth'}, 'this run trains no student to save')])
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'effort': 'fast'}, '--effort: expected one of instant, quick, normal, best'),
+        ({'strength': 1.5}, '--strength: expected a number from 0 to 1, got 1.5'),
+        ({'chroma': -1}, '--chroma: expected a number from 0 to 1'),
+        ({'blind_size': 4}, '--blind-size: expected auto or an odd number from 1 to 15'),
+        ({'minutes': -1.0}, '--minutes: expected a number >= 0'),
+        ({'minutes': float('inf')}, '--minutes: expected a number >= 0'),
+        ({'seed': -1}, '--seed: expected a number >= 0'),
+        ({'save_weights': 'x.bin'}, '--save-weights: expected a name that ends in .safetensors or .pth'),
+        ({'save_weights': 'x.pth', 'effort': 'instant'}, 'this run trains no student to save'),
+        ({'save_weights': 'x.pth', 'weights': 'y.pth'}, 'this run trains no student to save'),
+    ],
+)
 def test_clean_options_wrong_value_raises_user_error(arguments, message):
     with pytest.raises(UserError, match=message):
         CleanOptions(**arguments)
 
 
-@pytest.mark.parametrize(('arguments', 'minutes'), [
-    ({}, 20), ({'effort': 'quick'}, 5), ({'effort': 'instant'}, 0), ({'minutes': 3.}, 3), ({'minutes': 0.}, 0),
-    ({'weights': 'student.pth', 'minutes': 3.}, 0)])
+@pytest.mark.parametrize(
+    ('arguments', 'minutes'),
+    [
+        ({}, 20),
+        ({'effort': 'quick'}, 5),
+        ({'effort': 'instant'}, 0),
+        ({'minutes': 3.0}, 3),
+        ({'minutes': 0.0}, 0),
+        ({'weights': 'student.pth', 'minutes': 3.0}, 0),
+    ],
+)
 def test_clean_options_training_minutes_follow_effort_minutes_and_weights(arguments, minutes):
     assert CleanOptions(**arguments).training_minutes == minutes
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    ({'device': 'cuda:7'}, "device 'cuda:7'"), ({'weights': 'no.pth'}, 'no such file')])
+@pytest.mark.parametrize(
+    ('arguments', 'message'), [({'device': 'cuda:7'}, "device 'cuda:7'"), ({'weights': 'no.pth'}, 'no such file')]
+)
 def test_clean_photos_wrong_argument_writes_nothing(folder, tmp_path, arguments, message):
     with pytest.raises(UserError, match=message):
         clean_photos([folder], tmp_path / 'out', **arguments)
@@ -81,6 +96,7 @@ def test_clean_photos_wrong_argument_writes_nothing(folder, tmp_path, arguments,
 
 
 # ---- without training ----
+
 
 @pytest.fixture(scope='module')
 def instant(tmp_path_factory) -> Path:
@@ -107,6 +123,7 @@ def test_clean_photos_run_of_the_version_before_is_continued(folder, tmp_path):
 
 # ---- with training ----
 
+
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory) -> Path:
     """Folder with photos/ and out/ of a run with a worthless student. Tests that write take a copy: :func:`again`."""
@@ -126,6 +143,7 @@ def again(trained, tmp_path, monkeypatch):
     def clean(**options):
         clean_photos([trained / 'photos'], tmp_path / 'out', **{'minutes': 1, **options})
         return tmp_path / 'out'
+
     return clean
 
 
@@ -162,11 +180,16 @@ def test_clean_photos_instant_in_between_loses_no_training(again):
 
 @pytest.mark.slow
 def test_command_clean_interrupted_leaves_no_partial_output(folder, tmp_path):
-    process = subprocess.Popen([sys.executable, '-m', 'basicsr_sassid.cli', 'clean', str(folder), '-o', 'out',
-                                '--minutes', '5'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               text=True, env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-                               # a suite that runs in the background ignores Ctrl-C, and so would its children
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'basicsr_sassid.cli', 'clean', str(folder), '-o', 'out', '--minutes', '5'],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+        # a suite that runs in the background ignores Ctrl-C, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     work = tmp_path / 'out' / '.sassid'
     deadline = time.time() + 120
     while not list(work.glob('*/curve.csv')) and process.poll() is None and time.time() < deadline:
@@ -202,8 +225,9 @@ def test_clean_photos_unreadable_files_are_left_out(mixed):
     assert sorted(Path(file).name for file in mixed[1]) == ['clip.mp4', 'cut.png', 'empty.jpg', 'photo.NEF']
 
 
-@pytest.mark.parametrize(('file', 'hint'), [('photo.NEF', 'darktable-cli photo.NEF'),
-                                            ('clip.mp4', 'ffmpeg -i clip.mp4')])
+@pytest.mark.parametrize(
+    ('file', 'hint'), [('photo.NEF', 'darktable-cli photo.NEF'), ('clip.mp4', 'ffmpeg -i clip.mp4')]
+)
 def test_clean_photos_foreign_format_has_a_conversion(mixed, file, hint):
     assert hint in mixed[1][str(mixed[0] / file)]
 
@@ -234,6 +258,7 @@ def test_spectral_denoiser_grey_among_colour_is_denoised_as_alone(num_colour, nu
 
     def noise_image(channels: int) -> np.ndarray:
         return np.round(128 + rng.normal(0, 15, (192, 192, channels))).clip(0, 255).astype(np.uint8)
+
     colour, grey = [noise_image(3) for _ in range(num_colour)], [noise_image(1) for _ in range(num_grey)]
     denoise = SpectralDenoiser(estimate_noise([*colour, *grey]))
     assert max(denoise(colour[0]).std(), denoise(grey[0]).std()) < 1.5
@@ -275,6 +300,7 @@ def test_clean_photos_two_kinds_of_noise_are_printed(tmp_path, capsys):
 
 # ---- photographs that cannot be denoised ----
 
+
 def almost_clean(folder: Path) -> None:
     smooth = cv2.GaussianBlur(cv2.resize(skimage.data.coffee(), None, fx=3, fy=3), (0, 0), 6)
     write_photo(Photo(smooth), folder / 'a.png')
@@ -298,12 +324,16 @@ def damaged_alone(folder: Path) -> None:
     (folder / 'a.png').touch()
 
 
-@pytest.mark.parametrize(('write', 'message'), [
-    (almost_clean, 'almost no noise found: its standard deviation is 0'),
-    (too_small_to_measure, 'nothing to measure or to train on'),
-    (too_narrow_to_train_on, 'no photograph is 128 pixels a side'),
-    (raw_alone, 'no image'),
-    (damaged_alone, 'none of the photographs can be read')])
+@pytest.mark.parametrize(
+    ('write', 'message'),
+    [
+        (almost_clean, 'almost no noise found: its standard deviation is 0'),
+        (too_small_to_measure, 'nothing to measure or to train on'),
+        (too_narrow_to_train_on, 'no photograph is 128 pixels a side'),
+        (raw_alone, 'no image'),
+        (damaged_alone, 'none of the photographs can be read'),
+    ],
+)
 def test_clean_photos_unsuitable_photographs_raise_user_error(tmp_path, write, message):
     write(tmp_path / 'photos')
     with pytest.raises(UserError, match=message):

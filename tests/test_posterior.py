@@ -1,4 +1,5 @@
 """PosteriorMean on cases whose answer is known."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -21,7 +22,7 @@ def posterior_of(noisy: np.ndarray) -> PosteriorMean:
 def test_posterior_mean_keeps_a_right_prediction_and_replaces_a_wrong_one():
     """Flat on the left, which the prediction has right; on the right its error exceeds the noise by far."""
     rng = np.random.default_rng(0)
-    clean = np.full((128, 256, 3), 120., np.float32)
+    clean = np.full((128, 256, 3), 120.0, np.float32)
     noisy = clean + rng.normal(0, 5, clean.shape)
     prediction = clean.copy()
     prediction[:, 128:] += 40 * np.sign(rng.normal(0, 1, (128, 128, 3)))
@@ -33,7 +34,7 @@ def test_posterior_mean_keeps_a_right_prediction_and_replaces_a_wrong_one():
 
 def test_posterior_mean_of_gaussian_errors_has_bayes_error():
     rng = np.random.default_rng(1)
-    clean = np.full((256, 256, 3), 120.)
+    clean = np.full((256, 256, 3), 120.0)
     noisy, prediction = clean + rng.normal(0, 6, clean.shape), clean + rng.normal(0, 3, clean.shape)
     result = posterior_of(noisy)(batch(prediction), batch(noisy))
     assert ((result - 120) ** 2).mean().item() == pytest.approx(1 / (1 / 36 + 1 / 9), rel=0.1)
@@ -41,7 +42,7 @@ def test_posterior_mean_of_gaussian_errors_has_bayes_error():
 
 def test_compare_returns_error_and_variance():
     rng = np.random.default_rng(1)
-    clean = np.full((256, 256, 3), 120.)
+    clean = np.full((256, 256, 3), 120.0)
     noisy, prediction = clean + rng.normal(0, 6, clean.shape), clean + rng.normal(0, 9, clean.shape)
     assert posterior_of(noisy).compare(batch(prediction), batch(noisy)) == pytest.approx((81, 36), rel=0.1)
 

@@ -1,4 +1,5 @@
 """`sassid prepare sidd, dnd, polyu, cc` on miniatures of the downloads."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -26,9 +27,19 @@ POLYU = ('Canon5D2_5_160_3200_chair_11', 'Sony_4-5_125_3200_plant_1')
 
 def pairs(folder: Path) -> list[dict]:
     """As stock BasicSR reads them."""
-    return list(build_dataset({'type': 'PairedImageDataset', 'name': 'x', 'phase': 'val', 'scale': 1,
-                               'dataroot_lq': str(folder / 'noisy.lmdb'), 'dataroot_gt': str(folder / 'clean.lmdb'),
-                               'io_backend': {'type': 'lmdb'}}))
+    return list(
+        build_dataset(
+            {
+                'type': 'PairedImageDataset',
+                'name': 'x',
+                'phase': 'val',
+                'scale': 1,
+                'dataroot_lq': str(folder / 'noisy.lmdb'),
+                'dataroot_gt': str(folder / 'clean.lmdb'),
+                'io_backend': {'type': 'lmdb'},
+            }
+        )
+    )
 
 
 def pixels(tensor: torch.Tensor) -> np.ndarray:
@@ -36,6 +47,7 @@ def pixels(tensor: torch.Tensor) -> np.ndarray:
 
 
 # ---- SIDD ----
+
 
 @pytest.fixture
 def sidd_downloads(tmp_path) -> Path:
@@ -134,6 +146,7 @@ def test_prepare_sidd_folder_of_something_else_raises_user_error(tmp_path):
 
 # ---- DND ----
 
+
 @pytest.fixture
 def dnd_downloads(tmp_path) -> tuple[Path, list[np.ndarray]]:
     return tmp_path / 'dnd', write_dnd(tmp_path / 'dnd')
@@ -142,12 +155,13 @@ def dnd_downloads(tmp_path) -> tuple[Path, list[np.ndarray]]:
 def test_prepare_dnd_sub_images_are_the_photographs_rounded(dnd_downloads, tmp_path):
     folder, photos = dnd_downloads
     main(['prepare', 'dnd', str(folder), '-o', str(tmp_path / 'out'), '--incomplete', '--size', '300'])
-    noisy = build_dataset({'type': 'NoisyImageDataset', 'name': 'x', 'phase': 'val',
-                           'dataroot_lq': str(tmp_path / 'out/DND/noisy.lmdb')})
+    noisy = build_dataset(
+        {'type': 'NoisyImageDataset', 'name': 'x', 'phase': 'val', 'dataroot_lq': str(tmp_path / 'out/DND/noisy.lmdb')}
+    )
     assert len(noisy) == 2 * 3 + 2 * 3
     for sample in noisy:
         number, top, left = (int(part.strip('yx')) for part in sample['lq_path'].split('_'))
-        expected = photos[number - 1][top:top + 300, left:left + 300]
+        expected = photos[number - 1][top : top + 300, left : left + 300]
         assert np.abs(sample['lq'].permute(1, 2, 0).numpy() - expected).max() <= 0.5001 / 255
 
 
@@ -169,6 +183,7 @@ def test_prepare_dnd_without_boxes_raises_user_error(dnd_downloads, tmp_path):
 
 
 # ---- PolyU, CC ----
+
 
 @pytest.fixture
 def polyu_downloads(tmp_path) -> Path:

@@ -1,4 +1,5 @@
 """`sassid prepare folder` and the LMDB writer: coverage, damage, full disks, stopped runs."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -15,8 +16,9 @@ from basicsr_sassid.utils.errors import UserError
 
 
 def samples(lmdb_path: Path) -> list[dict]:
-    return list(build_dataset({'name': 'x', 'type': 'NoisyImageDataset', 'dataroot_lq': str(lmdb_path),
-                               'phase': 'val'}))
+    return list(
+        build_dataset({'name': 'x', 'type': 'NoisyImageDataset', 'dataroot_lq': str(lmdb_path), 'phase': 'val'})
+    )
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def test_prepare_folder_sub_images_are_parts_of_the_image(cut):
     for sample in samples(lmdb_path):
         top, left = (int(part[1:]) for part in sample['lq_path'].split('_')[-2:])
         pixels = (sample['lq'].permute(1, 2, 0) * 255).round().byte().numpy()
-        assert np.array_equal(pixels, image[top:top + 48, left:left + 48])
+        assert np.array_equal(pixels, image[top : top + 48, left : left + 48])
 
 
 def test_prepare_folder_sub_images_cover_every_pixel(cut):
@@ -42,7 +44,7 @@ def test_prepare_folder_sub_images_cover_every_pixel(cut):
     covered = np.zeros(image.shape[:2], bool)
     for sample in samples(lmdb_path):
         top, left = (int(part[1:]) for part in sample['lq_path'].split('_')[-2:])
-        covered[top:top + 48, left:left + 48] = True
+        covered[top : top + 48, left : left + 48] = True
     assert covered.all()
 
 
@@ -63,10 +65,11 @@ def test_prepare_folder_after_opencv_ran_in_threads_does_not_hang(photographs, t
 
 # ---- errors ----
 
+
 @pytest.fixture
 def with_broken(photographs) -> Path:
     content = (photographs / '0.png').read_bytes()
-    (photographs / '3.png').write_bytes(content[:len(content) // 2])
+    (photographs / '3.png').write_bytes(content[: len(content) // 2])
     return photographs
 
 
@@ -87,8 +90,10 @@ def test_prepare_folder_all_images_broken_raises_user_error(tmp_path):
         prepare_folder([tmp_path / 'a.png'], tmp_path / 'x.lmdb', quiet=True)
 
 
-@pytest.mark.parametrize(('name', 'options', 'message'), [
-    ('x.lmdb', {}, 'x.lmdb exists'), ('x', {}, 'ends in .lmdb'), ('y.lmdb', {'size': 0}, 'size and step: expected')])
+@pytest.mark.parametrize(
+    ('name', 'options', 'message'),
+    [('x.lmdb', {}, 'x.lmdb exists'), ('x', {}, 'ends in .lmdb'), ('y.lmdb', {'size': 0}, 'size and step: expected')],
+)
 def test_prepare_folder_unusable_output_or_size_raises_user_error(photographs, tmp_path, name, options, message):
     (tmp_path / 'x.lmdb').mkdir()
     with pytest.raises(UserError, match=message):
@@ -104,6 +109,7 @@ def test_prepare_folder_full_disk_leaves_no_lmdb(photographs, tmp_path, monkeypa
 
 # ---- stopped runs ----
 
+
 @pytest.fixture
 def stopped_twice(photographs, tmp_path, monkeypatch) -> list[str]:
     """x.lmdb is written by three runs, two of which are stopped; the names of the files that they read."""
@@ -116,6 +122,7 @@ def stopped_twice(photographs, tmp_path, monkeypatch) -> list[str]:
                 raise RuntimeError('as a kill: nothing is removed')
             names.append(file.name)
             return read(file)
+
         monkeypatch.setattr(folder, 'read_photo', counted)
         if allowed:
             with pytest.raises(RuntimeError, match='kill'):
@@ -152,4 +159,5 @@ def test_plan_digest_is_that_of_earlier_versions():
     """A run that an earlier version was stopped in continues."""
     source = writer.Source('a.png', '000000_a', lambda: np.zeros((4, 4, 3), np.uint8), (4, 4), (12, 34))
     assert writer.Plan([source], 48, 40).digest().hex() == (
-        '920e02025744df03b0584568e6eaa82510af3036d23bac8c0090d80abe25d733')
+        '920e02025744df03b0584568e6eaa82510af3036d23bac8c0090d80abe25d733'
+    )

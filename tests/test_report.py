@@ -1,4 +1,5 @@
 """The report of a run: what it shows of photographs and training, and how it behaves in a browser."""
+
 from __future__ import annotations
 
 import base64
@@ -11,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from clean_runs import noisy_cat, scenes, shrink_training, write_scenes
 from PIL import Image
 
 from basicsr_sassid import estimate_noise
@@ -20,6 +20,8 @@ from basicsr_sassid.pipeline.api import clean_photos
 from basicsr_sassid.pipeline.report import to_upright
 from basicsr_sassid.pipeline.report_charts import correlation_map, loss_curves, sigma_curves
 from basicsr_sassid.utils.versions import versions
+
+from clean_runs import noisy_cat, scenes, shrink_training, write_scenes
 
 
 @pytest.fixture(scope='module')
@@ -62,8 +64,9 @@ def test_report_without_training_lacks_the_text(instant, text):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('text', ['Texture map', 'U-Net, the student', 'Loss of stage', 'so it was left out',
-                                  'estimated error'])
+@pytest.mark.parametrize(
+    'text', ['Texture map', 'U-Net, the student', 'Loss of stage', 'so it was left out', 'estimated error']
+)
 def test_report_of_a_training_has_the_text(trained, text):
     assert text in trained
 
@@ -87,6 +90,7 @@ def test_to_upright_damaged_exif_is_ignored():
 
 
 # ---- charts ----
+
 
 @pytest.fixture(scope='module')
 def noise():
@@ -124,6 +128,7 @@ def test_sigma_curves_single_intensity_has_no_line(noise):
 
 # ---- in a browser ----
 
+
 @pytest.fixture
 def browser(tmp_path):
     webdriver = pytest.importorskip('selenium.webdriver', reason='no selenium: pip install selenium')
@@ -133,9 +138,18 @@ def browser(tmp_path):
         pytest.skip('no Chromium with its chromedriver here')
     options = webdriver.ChromeOptions()
     options.binary_location = binary
-    for argument in ('headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-sync',
-                     'disable-background-networking', 'disable-component-update', 'window-size=1200,900',
-                     f'user-data-dir={tmp_path / "chromium"}'):
+    for argument in (
+        'headless',
+        'no-sandbox',
+        'disable-gpu',
+        'disable-quic',
+        'no-first-run',
+        'disable-sync',
+        'disable-background-networking',
+        'disable-component-update',
+        'window-size=1200,900',
+        f'user-data-dir={tmp_path / "chromium"}',
+    ):
         options.add_argument(f'--{argument}')
     with webdriver.Chrome(options, webdriver.ChromeService(driver)) as chrome:
         yield chrome
@@ -146,16 +160,18 @@ def browser(tmp_path):
 def test_report_in_a_browser_slider_keys_buttons_and_narrow_page_work(instant, browser):
     """One session, as Chromium takes seconds to start: drag, keyboard, view of the removed part, phone's width."""
     from selenium.webdriver import ActionChains, Keys
+
     browser.get(instant.as_uri())
     compare = browser.find_element('css selector', '.compare')
     slider = compare.find_element('css selector', 'input')
 
     def right_half() -> np.ndarray:
         png = cv2.imdecode(np.frombuffer(compare.screenshot_as_png, np.uint8), cv2.IMREAD_COLOR)
-        return png[60:-60, png.shape[1] // 2 + 40:-60].astype(np.float32)
+        return png[60:-60, png.shape[1] // 2 + 40 : -60].astype(np.float32)
 
     def roughness(pixels: np.ndarray) -> float:
         return float((pixels - cv2.GaussianBlur(pixels, (0, 0), 2)).std())
+
     denoised = roughness(right_half())
     ActionChains(browser).drag_and_drop_by_offset(slider, compare.size['width'] // 2 - 2, 0).perform()
     assert int(slider.get_attribute('value')) > 95

@@ -1,4 +1,5 @@
 """The state of a run on disk: this version's format and the one before."""
+
 from __future__ import annotations
 
 import json
@@ -18,11 +19,22 @@ FORMAT_1 = Path(__file__).parent / 'fixtures' / 'format1' / 'state.json'  # a ru
 
 @pytest.fixture
 def state() -> RunState:
-    return RunState(photos=2, megapixels=0.3, noise=estimate_noise([np.random.default_rng(0).normal(
-        0.5, 0.1, (96, 96, 3))]), groups=['2 with sigma 4'], plan=Plan({'bnn': 3}, {'bnn': 0.5}, 'off', 0.),
-        blind_size=5, bnn_risks={'net_bnn_3.pth': 4.}, findings=[Finding('bnn', 'smooth', 'text', 'action')],
-        timings={'training': 2.}, student_weight=0.25, risks={'noisy': 3.}, written_with={'strength': 1.,
-        'chroma': None}, written=['a.png'], seconds=5.)
+    return RunState(
+        photos=2,
+        megapixels=0.3,
+        noise=estimate_noise([np.random.default_rng(0).normal(0.5, 0.1, (96, 96, 3))]),
+        groups=['2 with sigma 4'],
+        plan=Plan({'bnn': 3}, {'bnn': 0.5}, 'off', 0.0),
+        blind_size=5,
+        bnn_risks={'net_bnn_3.pth': 4.0},
+        findings=[Finding('bnn', 'smooth', 'text', 'action')],
+        timings={'training': 2.0},
+        student_weight=0.25,
+        risks={'noisy': 3.0},
+        written_with={'strength': 1.0, 'chroma': None},
+        written=['a.png'],
+        seconds=5.0,
+    )
 
 
 def test_run_state_saved_and_loaded_is_the_same(state, tmp_path):
@@ -54,11 +66,18 @@ def test_run_state_newer_format_raises_user_error(tmp_path):
         RunState.load(tmp_path / 'state.json')
 
 
-@pytest.mark.parametrize(('field', 'value'), [
-    ('photos', 3), ('blind_size', 9), ('student_weight', pytest.approx(0.0205, abs=1e-4)), ('findings', []),
-    ('written_with', {'strength': 1., 'chroma': None}),
-    ('risks', pytest.approx({'noisy': 187.79, 'classical': 12.76, 'student': 2112.74, 'blend': 13.41}, abs=0.01)),
-    ('timings', pytest.approx({'training': 16.9, 'blending': 0.54, 'denoising': 0.14}, abs=0.01))])
+@pytest.mark.parametrize(
+    ('field', 'value'),
+    [
+        ('photos', 3),
+        ('blind_size', 9),
+        ('student_weight', pytest.approx(0.0205, abs=1e-4)),
+        ('findings', []),
+        ('written_with', {'strength': 1.0, 'chroma': None}),
+        ('risks', pytest.approx({'noisy': 187.79, 'classical': 12.76, 'student': 2112.74, 'blend': 13.41}, abs=0.01)),
+        ('timings', pytest.approx({'training': 16.9, 'blending': 0.54, 'denoising': 0.14}, abs=0.01)),
+    ],
+)
 def test_run_state_format_1_has_the_field(field, value):
     assert getattr(RunState.load(FORMAT_1), field) == value
 

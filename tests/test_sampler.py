@@ -1,4 +1,5 @@
 """Order of the images and their random numbers."""
+
 from __future__ import annotations
 
 import pickle
@@ -15,8 +16,15 @@ from basicsr_sassid.data.sampler import Draw, RunSampler, SeededDataset
 
 @pytest.fixture
 def dataset(photographs):
-    return build_dataset({'name': 'noisy', 'type': 'NoisyImageDataset', 'dataroot_lq': str(photographs),
-                          'phase': 'train', 'patch_size': 32})
+    return build_dataset(
+        {
+            'name': 'noisy',
+            'type': 'NoisyImageDataset',
+            'dataroot_lq': str(photographs),
+            'phase': 'train',
+            'patch_size': 32,
+        }
+    )
 
 
 class RandomNumbers(torch.utils.data.Dataset):
@@ -65,7 +73,7 @@ def test_seeded_dataset_restores_the_process_random_states():
 
 def test_run_sampler_each_epoch_visits_all_images_in_a_new_order():
     order = [draw.index for batch in RunSampler(7, 3, 0, 14, seed=1) for draw in batch]
-    epochs = [tuple(order[start:start + 7]) for start in range(0, 42, 7)]
+    epochs = [tuple(order[start : start + 7]) for start in range(0, 42, 7)]
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs) and len(set(epochs)) == 6
 
 

@@ -1,4 +1,5 @@
 """Evenly spaced subsets and scaled progress; array helpers."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -9,8 +10,10 @@ from basicsr_sassid.utils.errors import UserError
 from basicsr_sassid.utils.sequences import evenly_spaced, scaled
 
 
-@pytest.mark.parametrize(('length', 'most', 'expected'), [(10, 4, [0, 3, 6, 9]), (3, 8, [0, 1, 2]), (0, 4, []),
-                                                          (9, 8, [0, 2, 4, 6, 8]), (8, 8, list(range(8)))])
+@pytest.mark.parametrize(
+    ('length', 'most', 'expected'),
+    [(10, 4, [0, 3, 6, 9]), (3, 8, [0, 1, 2]), (0, 4, []), (9, 8, [0, 2, 4, 6, 8]), (8, 8, list(range(8)))],
+)
 def test_evenly_spaced_has_at_most_that_many(length, most, expected):
     assert list(evenly_spaced(range(length), most)) == expected
 

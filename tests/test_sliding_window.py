@@ -1,4 +1,5 @@
 """Windows over whole images, and the mean over symmetries."""
+
 from __future__ import annotations
 
 from itertools import pairwise
@@ -30,7 +31,7 @@ def test_sliding_window_predict_is_the_weighted_mean_of_its_windows(ensemble):
     with torch.no_grad():
         for row, top in enumerate(window_starts(70, 32)):
             for column, left in enumerate(window_starts(101, 32)):
-                window = image[None, :, top:top + 32, left:left + 32]
+                window = image[None, :, top : top + 32, left : left + 32]
                 answers = []
                 for number in range(8) if ensemble else [(3 * row + column) % 8]:
                     turns, flip = divmod(number, 2)
@@ -38,8 +39,8 @@ def test_sliding_window_predict_is_the_weighted_mean_of_its_windows(ensemble):
                     y = torch.rot90(y, 4 - turns, (2, 3))
                     answers.append(y.flip(3) if flip else y)
                 weight = ramp[:, None] * ramp
-                total[:, top:top + 32, left:left + 32] += torch.stack(answers).mean(0)[0] * weight
-                weights[top:top + 32, left:left + 32] += weight
+                total[:, top : top + 32, left : left + 32] += torch.stack(answers).mean(0)[0] * weight
+                weights[top : top + 32, left : left + 32] += weight
     torch.testing.assert_close(answer, total / weights, rtol=0, atol=1e-2)
 
 
@@ -49,12 +50,15 @@ def test_sliding_window_predict_without_context_equals_the_network(size):
     image = torch.rand(3, *size)
     torch.testing.assert_close(sliding_window_predict(net, image, window=32), net(image[None])[0])
     height, width = (min(side, 32) for side in size)
-    assert sliding_window_cost(size, 32) == len(window_starts(size[0], 32)) * len(window_starts(size[1], 32)) * height * width
+    assert (
+        sliding_window_cost(size, 32)
+        == len(window_starts(size[0], 32)) * len(window_starts(size[1], 32)) * height * width
+    )
 
 
 def test_sliding_window_predict_discounts_window_borders():
     """A blur that pads with zeros, as the networks do: live, a patch's corner falls to a third; asked once, not so."""
-    image = torch.full((3, 96, 96), 100.)
+    image = torch.full((3, 96, 96), 100.0)
     net = nn.AvgPool2d(9, stride=1, padding=4)
     live = net(image[None, :, 16:48, 16:48])[0]
     assert live[:, 0, 0].max() < 35

@@ -1,4 +1,5 @@
 """Files of this package in spandrel: predictions equal to Denoiser's, and refusals."""
+
 from __future__ import annotations
 
 import json
@@ -19,9 +20,12 @@ from reference import official_unet_shapes, random_state
 
 spandrel = pytest.importorskip('spandrel')
 OURS = ('DenoisingUNet', 'LAN', 'BNN', 'DBSNl')
-SMALL = {'DenoisingUNet': {'type': 'DenoisingUNet', 'dim': 4}, 'BNN': {'type': 'BNN', 'dim': 4},
-         'LAN': {'type': 'LAN', 'dim': 8, 'num_block': 2, 'reduction': 4},
-         'DBSNl': {'type': 'DBSNl', 'dim': 8, 'num_module': 2}}
+SMALL = {
+    'DenoisingUNet': {'type': 'DenoisingUNet', 'dim': 4},
+    'BNN': {'type': 'BNN', 'dim': 4},
+    'LAN': {'type': 'LAN', 'dim': 8, 'num_block': 2, 'reduction': 4},
+    'DBSNl': {'type': 'DBSNl', 'dim': 8, 'num_module': 2},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +46,7 @@ def _pass_image(state: dict[str, Tensor], layers: tuple[str, ...], first_in: int
     state[f'{head}.bias'].fill_(bias)
 
 
-def _trained(kind: str = 'DenoisingUNet', bias: float = 1.) -> dict[str, Tensor]:
+def _trained(kind: str = 'DenoisingUNet', bias: float = 1.0) -> dict[str, Tensor]:
     """``bias``: of the last layer, in the network's range. In grey levels 1 is slight; in [0, 1] it is white."""
     state = build_network(SMALL[kind]).state_dict()
     if kind == 'DenoisingUNet':  # the image is the last input of the finest level
@@ -82,6 +86,7 @@ def _grey_levels_apart(a: Tensor, b: Tensor) -> float:
 
 # ---- ModelLoader ----
 
+
 @pytest.mark.parametrize('kind', ['DenoisingUNet', 'LAN'])
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_modelloader_file_of_this_package_predicts_as_denoiser(tmp_path, kind, suffix):
@@ -98,7 +103,7 @@ def test_modelloader_student_any_size_predicts_as_denoiser(tmp_path, size):
 
 def test_modelloader_author_checkpoint_predicts_as_denoiser(tmp_path):
     state = random_state(official_unet_shapes(dim=4))
-    _pass_image(state, ('decode_block_1.0', 'decode_block_1.2'), 8, 'output_conv', bias=1.)
+    _pass_image(state, ('decode_block_1.0', 'decode_block_1.2'), 8, 'output_conv', bias=1.0)
     torch.save(state, tmp_path / 'UNet.pth')
     image = _image()
     denoised = spandrel.ModelLoader().load_from_file(tmp_path / 'UNet.pth')(image)
@@ -131,6 +136,7 @@ def test_modelloader_lan_is_not_tiled(tmp_path):
 
 # ---- what a state dict does not determine ----
 
+
 def test_modelloader_student_of_the_unit_range_is_refused(tmp_path):
     """It returns the image in both ranges, 5 grey levels apart."""
     path = _write(tmp_path / 'student.pth', _trained(bias=0.02), network=SMALL['DenoisingUNet'], img_range=1)
@@ -158,10 +164,18 @@ def test_modelloader_network_with_hidden_settings_is_refused(tmp_path, kind, unk
 
 # ---- load ----
 
+
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-@pytest.mark.parametrize(('network', 'img_range'), [
-    (SMALL['DenoisingUNet'], 1), ({**SMALL['DenoisingUNet'], 'img_range': 255}, 1), (SMALL['LAN'], 255),
-    ({**SMALL['BNN'], 'blind_size': 5}, 255), (SMALL['DBSNl'], 1)])
+@pytest.mark.parametrize(
+    ('network', 'img_range'),
+    [
+        (SMALL['DenoisingUNet'], 1),
+        ({**SMALL['DenoisingUNet'], 'img_range': 255}, 1),
+        (SMALL['LAN'], 255),
+        ({**SMALL['BNN'], 'blind_size': 5}, 255),
+        (SMALL['DBSNl'], 1),
+    ],
+)
 def test_load_settings_of_the_file_predicts_as_denoiser(tmp_path, network, img_range, suffix):
     state = build_network(network).state_dict()
     state = {name: torch.rand_like(value) if name.endswith('.bias') else value for name, value in state.items()}
@@ -170,7 +184,7 @@ def test_load_settings_of_the_file_predicts_as_denoiser(tmp_path, network, img_r
 
 
 def test_load_average_in_the_file_is_taken(tmp_path):
-    path, image = _student(tmp_path / 'student.pth', params_ema=_trained(bias=9.)), _image()
+    path, image = _student(tmp_path / 'student.pth', params_ema=_trained(bias=9.0)), _image()
     assert _grey_levels_apart(load(path)(image), _by_denoiser(path, image)) < 0.01
 
 
@@ -202,6 +216,7 @@ def test_load_weights_of_another_size_are_refused(tmp_path):
 
 # ---- the registry ----
 
+
 def test_install_twice_adds_nothing():
     assert install() == []
 
@@ -211,9 +226,13 @@ def test_install_registry_keeps_every_other_architecture():
     assert [name for name in ids if name.startswith('basicsr_sassid.')] == [f'basicsr_sassid.{kind}' for kind in OURS]
 
 
-@pytest.mark.parametrize(('network', 'expected'), [
-    ({'type': 'RRDBNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1}, 'ESRGAN'),
-    ({'type': 'SRVGGNetCompact', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_conv': 2}, 'Compact')])
+@pytest.mark.parametrize(
+    ('network', 'expected'),
+    [
+        ({'type': 'RRDBNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_block': 1}, 'ESRGAN'),
+        ({'type': 'SRVGGNetCompact', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 8, 'num_conv': 2}, 'Compact'),
+    ],
+)
 def test_install_network_of_another_package_loads_as_before(tmp_path, network, expected):
     path = _write(tmp_path / 'net.pth', build_network(network).state_dict())
     assert spandrel.ModelLoader().load_from_file(path).architecture.id == expected
@@ -223,17 +242,26 @@ def test_install_network_of_another_package_loads_as_before(tmp_path, network, e
 def test_install_state_dict_of_ours_is_detected_by_one_architecture(kind):
     state = build_network(SMALL[kind]).state_dict()
     assert [support.architecture.id for support in spandrel.MAIN_REGISTRY if support.detect(state)] == [
-        f'basicsr_sassid.{kind}']
+        f'basicsr_sassid.{kind}'
+    ]
 
 
-@pytest.mark.parametrize('state', [
-    {'stem.0.weight': torch.zeros(8, 3, 1, 1), 'head.weight': torch.zeros(10, 8)},
-    {'branch1.body.0.weight': torch.zeros(8), 'tail.6.weight': torch.zeros(8)},
-    {'encode_block_1.0.weight': torch.zeros(8), 'decode_block_1.0.weight': torch.zeros(8)},
-    {'epoch': 3, 'model_weight': {}}], ids=['classifier', 'branches', 'blocks', 'checkpoint'])
+@pytest.mark.parametrize(
+    'state',
+    [
+        {'stem.0.weight': torch.zeros(8, 3, 1, 1), 'head.weight': torch.zeros(10, 8)},
+        {'branch1.body.0.weight': torch.zeros(8), 'tail.6.weight': torch.zeros(8)},
+        {'encode_block_1.0.weight': torch.zeros(8), 'decode_block_1.0.weight': torch.zeros(8)},
+        {'epoch': 3, 'model_weight': {}},
+    ],
+    ids=['classifier', 'branches', 'blocks', 'checkpoint'],
+)
 def test_install_our_names_with_other_shapes_are_not_detected(state):
-    assert not any(support.detect(state) for support in spandrel.MAIN_REGISTRY
-                   if support.architecture.id.startswith('basicsr_sassid.'))
+    assert not any(
+        support.detect(state)
+        for support in spandrel.MAIN_REGISTRY
+        if support.architecture.id.startswith('basicsr_sassid.')
+    )
 
 
 @pytest.mark.parametrize('call', [install, lambda: load('student.safetensors')], ids=['install', 'load'])

@@ -1,4 +1,5 @@
 """SpectralDenoiser: quality on simulated and real noise, shapes, tiles."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -7,11 +8,12 @@ import cv2
 import numpy as np
 import pytest
 from basicsr.metrics import calculate_psnr
-from noise_scenes import camera_pairs
 
 from basicsr_sassid import SpectralDenoiser, estimate_noise
 from basicsr_sassid.noise.model import MAX_LAG
 from basicsr_sassid.utils.errors import UserError
+
+from noise_scenes import camera_pairs
 
 
 def mean_psnr(denoise, pairs) -> float:
@@ -24,8 +26,10 @@ def blur(sigma):
 
 def test_spectral_denoiser_exceeds_every_blur_by_700_millibels():
     pairs, noise = camera_pairs()
-    assert mean_psnr(SpectralDenoiser(noise), pairs) > max(
-        mean_psnr(blur(sigma), pairs) for sigma in (1, 1.5, 2, 2.5, 3)) + 0.7
+    assert (
+        mean_psnr(SpectralDenoiser(noise), pairs)
+        > max(mean_psnr(blur(sigma), pairs) for sigma in (1, 1.5, 2, 2.5, 3)) + 0.7
+    )
 
 
 def test_spectral_denoiser_with_measured_spectrum_exceeds_white_assumption_by_two_decibels():
@@ -36,8 +40,17 @@ def test_spectral_denoiser_with_measured_spectrum_exceeds_white_assumption_by_tw
     assert mean_psnr(SpectralDenoiser(noise), pairs) > mean_psnr(assumed, pairs) + 2
 
 
-@pytest.mark.parametrize('convert', [lambda x: x, lambda x: x.astype(np.uint16) * 257, lambda x: x / 255.,
-                                     lambda x: x[..., :1], lambda x: x[..., 0], lambda x: x[:5, :3]])
+@pytest.mark.parametrize(
+    'convert',
+    [
+        lambda x: x,
+        lambda x: x.astype(np.uint16) * 257,
+        lambda x: x / 255.0,
+        lambda x: x[..., :1],
+        lambda x: x[..., 0],
+        lambda x: x[:5, :3],
+    ],
+)
 def test_spectral_denoiser_any_image_keeps_shape_and_dtype(convert):
     pairs, noise = camera_pairs()
     image = convert(pairs[0][0][:150, :170])
@@ -62,7 +75,9 @@ def test_spectral_denoiser_in_tiles_has_no_seams():
 @pytest.mark.slow
 @pytest.mark.real_data
 def test_spectral_denoiser_smartphone_noise_exceeds_every_blur_by_one_decibel(real_pairs):
-    pairs = [[cv2.imread(str(path))[..., ::-1] for path in files]
-             for files in list(zip(*(sorted(folder.glob('*.png')) for folder in real_pairs)))[::16]]
+    pairs = [
+        [cv2.imread(str(path))[..., ::-1] for path in files]
+        for files in list(zip(*(sorted(folder.glob('*.png')) for folder in real_pairs)))[::16]
+    ]
     denoise = SpectralDenoiser(estimate_noise([noisy for noisy, _ in pairs]))
     assert mean_psnr(denoise, pairs) > max(mean_psnr(blur(sigma), pairs) for sigma in (2, 2.5, 3, 4)) + 1

@@ -1,4 +1,5 @@
 """The training of a student within a plan: its options, the choice of the BNN, stops and continuations."""
+
 from __future__ import annotations
 
 import json
@@ -7,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from clean_runs import PLAN, forbid_training, noisy_cat, shrink_networks, shrink_training, state_of, write_scenes
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -21,6 +21,8 @@ from basicsr_sassid.pipeline.student import RATIO, StudentTraining, seconds_done
 from basicsr_sassid.training import budget
 from basicsr_sassid.training.budget import Plan, plan_training
 from basicsr_sassid.utils.errors import UserError
+
+from clean_runs import PLAN, forbid_training, noisy_cat, shrink_networks, shrink_training, state_of, write_scenes
 
 CPU = torch.device('cpu')
 
@@ -37,6 +39,7 @@ def small_training(monkeypatch):
 
 # ---- options and plan ----
 
+
 @pytest.mark.parametrize(('blind_size', 'receptive_size'), [(3, 3), (7, 7), (9, 7)])
 def test_student_options_receptive_size_is_at_most_the_blind_size(tmp_path, blind_size, receptive_size):
     opt = student_options(tmp_path, blind_size, CPU, 0)
@@ -48,14 +51,15 @@ def test_student_options_device_chooses_the_recipe(tmp_path, device, dim):
     assert student_options(tmp_path, 9, torch.device(device), 0)['network_bnn']['dim'] == dim
 
 
-@pytest.mark.parametrize(('stage', 'iteration', 'seconds'), [('bnn', 6, 3), ('lan', 0, 15), ('lan', 4, 19),
-                                                            ('unet', 2, 29)])
+@pytest.mark.parametrize(
+    ('stage', 'iteration', 'seconds'), [('bnn', 6, 3), ('lan', 0, 15), ('lan', 4, 19), ('unet', 2, 29)]
+)
 def test_seconds_done_counts_the_cache_after_the_first_stage(stage, iteration, seconds):
-    plan = Plan({'bnn': 10, 'lan': 8, 'unet': 4}, {'bnn': 0.5, 'lan': 1., 'unet': 3.}, 'lmdb', 10.)
+    plan = Plan({'bnn': 10, 'lan': 8, 'unet': 4}, {'bnn': 0.5, 'lan': 1.0, 'unet': 3.0}, 'lmdb', 10.0)
     assert seconds_done(plan, stage, iteration) == seconds
 
 
-@pytest.fixture(params=[pytest.param((0.5, 'lmdb'), id='fast teacher'), pytest.param((2., 'off'), id='slow teacher')])
+@pytest.fixture(params=[pytest.param((0.5, 'lmdb'), id='fast teacher'), pytest.param((2.0, 'off'), id='slow teacher')])
 def measured_plan(request, folder, tmp_path, monkeypatch):
     """The plan of one minute where steps take known seconds, its teacher's seconds, and the expected cache.
 
@@ -69,6 +73,7 @@ def measured_plan(request, folder, tmp_path, monkeypatch):
     def median_seconds(step):
         step()  # it can be taken
         return next(seconds)
+
     monkeypatch.setattr(budget, 'median_seconds', median_seconds)
     monkeypatch.setattr(budget, 'MIN_ITERATIONS', 4)
     plan = plan_training(student_options(tmp_path / 'noisy.lmdb', 3, CPU, 0), tmp_path, 1, RATIO)
@@ -103,6 +108,7 @@ def test_plan_training_iterations_have_the_ratio(measured_plan):
 
 # ---- the choice of the BNN ----
 
+
 @pytest.fixture(scope='module')
 def retrained(tmp_path_factory) -> tuple[list[int], Path]:
     """Blind sizes that were diagnosed, and the output: a BNN of blind size 1 copies its input."""
@@ -112,6 +118,7 @@ def retrained(tmp_path_factory) -> tuple[list[int], Path]:
     def copying(stage, denoise, crops, noise):
         blind_sizes.append(denoise.net.blind_size)
         return diagnose(stage, (lambda crop: crop) if blind_sizes[-1] == 1 else denoise, crops, noise)
+
     with pytest.MonkeyPatch.context() as patch:
         shrink_training(patch)
         patch.setattr(student, 'diagnose', copying)
@@ -136,12 +143,14 @@ def test_student_training_larger_blind_size_is_in_the_report(retrained):
 
 # ---- stops ----
 
+
 class Killed(BaseException):
     pass
 
 
 def killed_at(stage: str, iteration: int):
     """A StudentTraining that is killed after an iteration."""
+
     class KilledTraining(StudentTraining):
         def __init__(self, *arguments) -> None:
             *others, progress = arguments
@@ -150,7 +159,9 @@ def killed_at(stage: str, iteration: int):
                 progress(*now)
                 if now == (stage, iteration):
                     raise Killed
+
             super().__init__(*others, kill)
+
     return KilledTraining
 
 
@@ -162,6 +173,7 @@ def whole_and_killed(tmp_path_factory) -> tuple[Path, Path]:
 
     def clean(name: str) -> None:
         clean_photos([folder], root / name, minutes=1, save_weights=root / name / 'student.pth')
+
     with pytest.MonkeyPatch.context() as patch:
         shrink_training(patch)
         clean('whole')
@@ -189,14 +201,16 @@ def test_student_training_killed_and_continued_has_the_pictures_of_a_whole_run(w
 
 # ---- the exported student ----
 
+
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory) -> Path:
     """student.safetensors of a short training."""
     root = tmp_path_factory.mktemp('exported')
     with pytest.MonkeyPatch.context() as patch:
         shrink_training(patch)
-        clean_photos([write_scenes(root / 'photos')], root / 'out', minutes=1,
-                     save_weights=root / 'student.safetensors')
+        clean_photos(
+            [write_scenes(root / 'photos')], root / 'out', minutes=1, save_weights=root / 'student.safetensors'
+        )
     return root / 'student.safetensors'
 
 
@@ -211,8 +225,10 @@ def test_export_student_safetensors_loads_without_this_package(exported):
     assert all(torch.equal(value, state[key]) for key, value in Denoiser(exported).net.state_dict().items())
 
 
-@pytest.mark.parametrize(('key', 'value'), [
-    ('library', 'basicsr_sassid'), ('format', 2), ('blind_size', 3), ('psnr', None), ('iterations', PLAN.iters)])
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [('library', 'basicsr_sassid'), ('format', 2), ('blind_size', 3), ('psnr', None), ('iterations', PLAN.iters)],
+)
 def test_model_card_states_the_training(card, key, value):
     assert card[key] == value
 
@@ -236,6 +252,7 @@ def test_clean_photos_given_weights_trains_nothing(exported, folder, tmp_path, m
 
 
 # ---- fit_denoiser ----
+
 
 def test_fit_denoiser_returns_a_denoiser(folder, tmp_path, small_training):
     assert fit_denoiser(folder, minutes=1)(noisy_cat()).shape == noisy_cat().shape

@@ -1,4 +1,5 @@
 """Fast students: one more stage of any method, or distilled from trained teachers."""
+
 from __future__ import annotations
 
 import cv2
@@ -57,8 +58,10 @@ def test_student_validation_equals_its_denoiser(run):
     model = run[2]
     model.lq = as_batch(IMAGE)
     model.test()
-    assert np.abs(as_image(model.output) - Denoiser(run[3] / 'net_g_latest.pth', 'cpu', precision='fp32')(IMAGE)
-                  ).max() < 1e-5
+    assert (
+        np.abs(as_image(model.output) - Denoiser(run[3] / 'net_g_latest.pth', 'cpu', precision='fp32')(IMAGE)).max()
+        < 1e-5
+    )
 
 
 def test_student_target_is_the_teachers_denoiser(run):
@@ -71,10 +74,16 @@ def test_student_target_is_the_teachers_denoiser(run):
 @pytest.mark.parametrize('network', ['g', 'bsn'])
 def test_test_run_takes_the_inference_of_its_file(run, network, noisy_folder, tmp_path):
     opt, _, model, models = run
-    tested = {'name': 'test', 'model_type': opt['model_type'], 'num_gpu': 0, 'img_range': 255,
-              'network_g': opt[f'network_{network}'],
-              'datasets': {'test': {'name': 'noisy', 'type': 'NoisyImageDataset', 'dataroot_lq': str(noisy_folder)}},
-              'path': {'pretrain_network_g': str(models / f'net_{network}_latest.pth')}, 'val': {}}
+    tested = {
+        'name': 'test',
+        'model_type': opt['model_type'],
+        'num_gpu': 0,
+        'img_range': 255,
+        'network_g': opt[f'network_{network}'],
+        'datasets': {'test': {'name': 'noisy', 'type': 'NoisyImageDataset', 'dataroot_lq': str(noisy_folder)}},
+        'path': {'pretrain_network_g': str(models / f'net_{network}_latest.pth')},
+        'val': {},
+    }
     expected = SINGLE_PASS if network == 'g' else model.inference
     assert build_model(resolve_options(tested, tmp_path, False)).inference == expected
     tested['inference'] = {'pd_b': 3}
@@ -100,6 +109,7 @@ def test_student_that_changes_the_size_is_refused_before_training(photographs, t
 
 # ---- distilled from files ----
 
+
 @pytest.fixture(scope='module')
 def teachers(tmp_path_factory):
     """A trained AMSNet and a trained BNN, a few iterations each: name -> file."""
@@ -108,11 +118,15 @@ def teachers(tmp_path_factory):
     for number in range(3):
         image = np.random.default_rng(number).integers(90, 160, (64, 80, 3)).astype(np.uint8)
         cv2.imwrite(str(folder / f'noisy/{number}.png'), image)
-    train(resolve_options(subsampled_options(folder / 'noisy', 'AMSNetModel'), folder, True),
-          on_iteration=lambda *_: None)
+    train(
+        resolve_options(subsampled_options(folder / 'noisy', 'AMSNetModel'), folder, True), on_iteration=lambda *_: None
+    )
     train(resolve_options(tiny_options(folder / 'noisy'), folder, True), on_iteration=lambda *_: None)
-    return {'amsnet': folder / 'experiments/AMSNetModel/models/net_bsn_latest.pth',
-            'bnn': folder / 'experiments/tiny/models/net_bnn_latest.pth', 'noisy': folder / 'noisy'}
+    return {
+        'amsnet': folder / 'experiments/AMSNetModel/models/net_bsn_latest.pth',
+        'bnn': folder / 'experiments/tiny/models/net_bnn_latest.pth',
+        'noisy': folder / 'noisy',
+    }
 
 
 def distillation_options(teachers, model: str, **networks) -> dict:
@@ -165,6 +179,7 @@ def test_distilled_with_the_old_name_of_its_teacher_is_named(teachers, tmp_path)
 
 # ---- a given method's network, and its student ----
 
+
 @pytest.fixture
 def given(teachers, tmp_path):
     """Options that take network_bsn from a file, and that file's content."""
@@ -193,7 +208,8 @@ def test_given_network_is_read_once(given, monkeypatch):
     opt, content, folder = given
     torch.save(content, folder / 'given.pth')
     reads, load = [], torch.load
-    monkeypatch.setattr(torch, 'load', lambda path, *args, **kwargs: (reads.append(path), load(path, *args, **kwargs)
-                                                                      )[1])
+    monkeypatch.setattr(
+        torch, 'load', lambda path, *args, **kwargs: (reads.append(path), load(path, *args, **kwargs))[1]
+    )
     build_model(resolve_options(opt, folder, True))
     assert len(reads) == 1

@@ -1,4 +1,5 @@
 """`sassid submit`: files for the servers of SIDD and DND, and their checks."""
+
 from __future__ import annotations
 
 import base64
@@ -24,12 +25,14 @@ from download_miniatures import move_box_outside, picture, write_dnd, write_sidd
 @pytest.fixture
 def weights(tmp_path) -> Path:
     block = {'type': 'DenoisingUNet', 'num_in_ch': 3, 'num_out_ch': 3, 'dim': 4}
-    torch.save({'params': build_network(block, 'x').state_dict(), 'network': block, 'img_range': 255},
-               tmp_path / 'net.pth')
+    torch.save(
+        {'params': build_network(block, 'x').state_dict(), 'network': block, 'img_range': 255}, tmp_path / 'net.pth'
+    )
     return tmp_path / 'net.pth'
 
 
 # ---- SIDD ----
+
 
 @pytest.fixture
 def sidd_downloads(tmp_path, monkeypatch) -> Path:
@@ -39,8 +42,9 @@ def sidd_downloads(tmp_path, monkeypatch) -> Path:
 
 
 def submit(sidd_downloads: Path, weights: Path, output: Path, *flags: str) -> Path:
-    main(['submit', 'sidd', str(sidd_downloads), '--weights', str(weights), '-o', str(output), '--device', 'cpu',
-          *flags])
+    main(
+        ['submit', 'sidd', str(sidd_downloads), '--weights', str(weights), '-o', str(output), '--device', 'cpu', *flags]
+    )
     return output
 
 
@@ -80,20 +84,32 @@ def test_submit_sidd_other_extension_raises_user_error(sidd_downloads, weights, 
         submit_sidd(sidd_downloads, weights, tmp_path / 'a.txt')
 
 
-@pytest.mark.parametrize(('convert', 'message'), [
-    (lambda blocks: blocks.astype(np.float32) / 255, 'uint8, got .* float32'),
-    (lambda blocks: blocks[:1], r'got \(1, 3, 256, 256, 3\)'),
-    (lambda blocks: np.where(np.arange(6).reshape(2, 3, 1, 1, 1) == 4, 0, blocks).astype(np.uint8),
-     'image 2, block 2: it is all black')])
+@pytest.mark.parametrize(
+    ('convert', 'message'),
+    [
+        (lambda blocks: blocks.astype(np.float32) / 255, 'uint8, got .* float32'),
+        (lambda blocks: blocks[:1], r'got \(1, 3, 256, 256, 3\)'),
+        (
+            lambda blocks: np.where(np.arange(6).reshape(2, 3, 1, 1, 1) == 4, 0, blocks).astype(np.uint8),
+            'image 2, block 2: it is all black',
+        ),
+    ],
+)
 def test_check_submission_wrong_mat_raises_user_error(sidd_downloads, tmp_path, convert, message):
     scipy.io.savemat(tmp_path / 'SubmitSrgb.mat', {'DenoisedBlocksSrgb': convert(picture(2, 3, 256, 256))})
     with pytest.raises(UserError, match=message):
         check_submission(tmp_path / 'SubmitSrgb.mat')
 
 
-@pytest.mark.parametrize(('content', 'message'), [
-    (b'ID,BLOCK\n' + b''.join(b'%d,AAAA\n' % number for number in range(6)), 'not 256x256x3 bytes'),
-    (b'', 'no table of values'), (b'ID,BLOCK\n\n', 'rows of two columns'), (b'\xff\xfe\x00', 'no table of values')])
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'ID,BLOCK\n' + b''.join(b'%d,AAAA\n' % number for number in range(6)), 'not 256x256x3 bytes'),
+        (b'', 'no table of values'),
+        (b'ID,BLOCK\n\n', 'rows of two columns'),
+        (b'\xff\xfe\x00', 'no table of values'),
+    ],
+)
 def test_check_submission_wrong_csv_raises_user_error(sidd_downloads, tmp_path, content, message):
     (tmp_path / 'a.csv').write_bytes(content)
     with pytest.raises(UserError, match=message):
@@ -101,6 +117,7 @@ def test_check_submission_wrong_csv_raises_user_error(sidd_downloads, tmp_path, 
 
 
 # ---- DND ----
+
 
 @pytest.fixture
 def dnd_downloads(tmp_path, monkeypatch) -> tuple[Path, list[np.ndarray]]:

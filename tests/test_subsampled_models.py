@@ -1,4 +1,5 @@
 """AP-BSN, SDAP, AMSNet: each loss by hand, training, resuming, inference."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -35,6 +36,7 @@ def model_of(photographs, tmp_path, name: str, **train_keys):
 
 # ---- losses ----
 
+
 def test_apbsn_loss_without_padding_is_the_mean_over_all_phases(photographs, tmp_path):
     model = model_of(photographs, tmp_path, 'APBSNModel', pd_pad=None)
     lq = torch.rand(2, 3, 30, 30) * 255
@@ -42,7 +44,7 @@ def test_apbsn_loss_without_padding_is_the_mean_over_all_phases(photographs, tmp
     for n in range(2):
         for i in range(5):
             for j in range(5):
-                phase = lq[n:n + 1, :, i::5, j::5]
+                phase = lq[n : n + 1, :, i::5, j::5]
                 errors.append((model.net(phase) - phase).abs().mean())
     assert model.training_loss(lq).item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
 
@@ -78,14 +80,17 @@ def test_amsnet_loss_is_taken_on_the_hidden_pixels(photographs, tmp_path, monkey
 
 # ---- training ----
 
+
 @pytest.mark.parametrize('name', SUBSAMPLED_METHODS)
 def test_training_lowers_the_loss(photographs, tmp_path, name):
     opt = subsampled_options(photographs, name)
     opt['train']['stages']['bsn'].update(iter=120, optim={'type': 'Adam', 'lr': 3e-3})
     opt['train']['grad_clip'] = 100
     losses = []
-    train(resolve_options(opt, tmp_path, True),
-          on_iteration=lambda model, number: losses.append(model.get_current_log()['l_bsn']) and None)
+    train(
+        resolve_options(opt, tmp_path, True),
+        on_iteration=lambda model, number: losses.append(model.get_current_log()['l_bsn']) and None,
+    )
     assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:5])
 
 
@@ -101,14 +106,16 @@ def test_training_resumed_equals_the_uninterrupted_one(photographs, tmp_path, na
 
 # ---- inference ----
 
+
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, noisy_folder):
     """method -> (model after a few iterations, its weights file)."""
     result = {}
     for name in SUBSAMPLED_METHODS:
         folder = tmp_path_factory.mktemp(name)
-        model = train(resolve_options(subsampled_options(noisy_folder, name), folder, True),
-                      on_iteration=lambda *_: None)
+        model = train(
+            resolve_options(subsampled_options(noisy_folder, name), folder, True), on_iteration=lambda *_: None
+        )
         result[name] = model, folder / f'experiments/{name}/models/net_bsn_latest.pth'
     return result
 
@@ -152,8 +159,14 @@ def test_apbsn_inference_is_padded_pd_and_r3_by_channel(photographs, tmp_path, i
     x, net = image_and_net
     with torch.no_grad():
         expected = random_replacing_refinement(
-            lambda y: net(F.pad(y, (2,) * 4, mode='reflect'))[..., 2:-2, 2:-2], x, pd_forward(net, x, 2, 2), 0.16, 8,
-            True, torch.Generator().manual_seed(0))
+            lambda y: net(F.pad(y, (2,) * 4, mode='reflect'))[..., 2:-2, 2:-2],
+            x,
+            pd_forward(net, x, 2, 2),
+            0.16,
+            8,
+            True,
+            torch.Generator().manual_seed(0),
+        )
         assert torch.equal(model_of(photographs, tmp_path, 'APBSNModel').denoise(net, x), expected)
 
 
@@ -163,6 +176,7 @@ def test_amsnet_inference_is_masked_pd_and_masked_r3(photographs, tmp_path, imag
 
     def masked(y):
         return masked_inference(net, y, 2, generator)
+
     with torch.no_grad():
         expected = random_replacing_refinement(masked, x, pd_forward(masked, x, 2), generator=generator)
         assert torch.equal(model_of(photographs, tmp_path, 'AMSNetModel').denoise(net, x), expected)
@@ -176,11 +190,14 @@ def test_denoiser_tiled_equals_untiled_in_sub_images(tmp_path):
     """In every sub-image a tile starts on the network's grid and has the same context."""
     torch.manual_seed(2)
     net = build_network({'type': 'DenoisingUNet', 'dim': 4})
-    torch.save({'params': net.state_dict(), 'network': {'type': 'DenoisingUNet', 'dim': 4}, 'img_range': 255},
-               tmp_path / 'net.pth')
+    torch.save(
+        {'params': net.state_dict(), 'network': {'type': 'DenoisingUNet', 'dim': 4}, 'img_range': 255},
+        tmp_path / 'net.pth',
+    )
     image = np.random.default_rng(0).random((340, 500, 3)).astype(np.float32)
-    tiled, untiled = (Denoiser(tmp_path / 'net.pth', 'cpu', tile=tile, precision='fp32', inference={'pd_b': 2})
-                      for tile in (64, 0))
+    tiled, untiled = (
+        Denoiser(tmp_path / 'net.pth', 'cpu', tile=tile, precision='fp32', inference={'pd_b': 2}) for tile in (64, 0)
+    )
     assert (tiled.tile, tiled.overlap) == (64, 256)
     assert np.abs(tiled(image) - untiled(image)).max() < 1e-3
 
@@ -195,8 +212,16 @@ def test_denoiser_tile_meets_the_grid_of_network_and_sub_images(tmp_path):
 @pytest.fixture
 def foreign_weights(tmp_path):
     net = build_network(ANY_NETWORK)
-    torch.save({'params': net.state_dict(), 'network': ANY_NETWORK, 'img_range': 1, 'format': 2,
-                'inference': {'pd_b': 2, 'num_masks': 2, 'multiple_of': 8}}, tmp_path / 'net.pth')
+    torch.save(
+        {
+            'params': net.state_dict(),
+            'network': ANY_NETWORK,
+            'img_range': 1,
+            'format': 2,
+            'inference': {'pd_b': 2, 'num_masks': 2, 'multiple_of': 8},
+        },
+        tmp_path / 'net.pth',
+    )
     return tmp_path / 'net.pth'
 
 
@@ -211,29 +236,38 @@ def test_denoiser_runs_a_network_that_states_nothing_in_float32(foreign_weights)
 
 # ---- options ----
 
-@pytest.mark.parametrize(('changes', 'message'), [
-    ({'pd_a': 4}, 'datasets.train.patch_size: expected a multiple of train.pd_a 4, got 30'),
-    ({'pd_a': 0}, 'train.pd_a: expected a number >= 1, got 0'),
-    ({'stride': 4}, "train: key 'stride' was renamed: pd_a"),
-    ({'stages': {'unett': {'iter': 1}}}, "train.stages: unknown key 'unett'. Did you mean 'unet'"),
-    ({'stages': 5}, 'train.stages: expected a block'),
-    ({'pd_pad': 2}, "train: unknown key 'pd_pad'. Did you mean 'pd_a'")])
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'pd_a': 4}, 'datasets.train.patch_size: expected a multiple of train.pd_a 4, got 30'),
+        ({'pd_a': 0}, 'train.pd_a: expected a number >= 1, got 0'),
+        ({'stride': 4}, "train: key 'stride' was renamed: pd_a"),
+        ({'stages': {'unett': {'iter': 1}}}, "train.stages: unknown key 'unett'. Did you mean 'unet'"),
+        ({'stages': 5}, 'train.stages: expected a block'),
+        ({'pd_pad': 2}, "train: unknown key 'pd_pad'. Did you mean 'pd_a'"),
+    ],
+)
 def test_train_options_wrong_are_named(photographs, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         resolve_options(subsampled_options(photographs, 'SDAPModel', **changes), tmp_path, True)
 
 
-@pytest.mark.parametrize(('block', 'message'), [
-    ({'pd_bb': 2}, "inference: unknown key 'pd_bb'. Did you mean 'pd_b'"),
-    ({'stride': 2}, "inference: key 'stride' was renamed: pd_b"),
-    ({'refine': 'again'}, r"inference: key 'refine' was renamed: refinement, with the values none, second_pass"),
-    ({'refinement': 'twice'}, "inference.refinement: expected one of none, second_pass, r3, got 'twice'"),
-    ({'num_masks': -1}, 'inference.num_masks: expected a number >= 0'),
-    ({'num_masks': 1}, 'would hide the whole image'),
-    ({'pd_b': None}, 'inference.pd_b: expected a whole number, got None'),
-    ({'pd_pad': False}, 'inference.pd_pad: expected a whole number, got False'),
-    ({'r3_p': 16}, 'inference.r3_p: expected a number <= 1, got 16'),
-    ({'per_channel': 'no'}, "inference.per_channel: expected true or false, got 'no'")])
+@pytest.mark.parametrize(
+    ('block', 'message'),
+    [
+        ({'pd_bb': 2}, "inference: unknown key 'pd_bb'. Did you mean 'pd_b'"),
+        ({'stride': 2}, "inference: key 'stride' was renamed: pd_b"),
+        ({'refine': 'again'}, r"inference: key 'refine' was renamed: refinement, with the values none, second_pass"),
+        ({'refinement': 'twice'}, "inference.refinement: expected one of none, second_pass, r3, got 'twice'"),
+        ({'num_masks': -1}, 'inference.num_masks: expected a number >= 0'),
+        ({'num_masks': 1}, 'would hide the whole image'),
+        ({'pd_b': None}, 'inference.pd_b: expected a whole number, got None'),
+        ({'pd_pad': False}, 'inference.pd_pad: expected a whole number, got False'),
+        ({'r3_p': 16}, 'inference.r3_p: expected a number <= 1, got 16'),
+        ({'per_channel': 'no'}, "inference.per_channel: expected true or false, got 'no'"),
+    ],
+)
 def test_inference_options_wrong_are_named(photographs, tmp_path, block, message):
     opt = subsampled_options(photographs, 'SDAPModel')
     opt['inference'] = block

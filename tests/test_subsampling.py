@@ -1,4 +1,5 @@
 """Pixel-shuffle downsampling, random sub-images, masks and R3: exact partitions and round trips."""
+
 from __future__ import annotations
 
 import pytest
@@ -26,7 +27,7 @@ def test_pd_down_phases_are_slices(stride):
     for n in range(2):
         for i in range(stride):
             for j in range(stride):
-                assert torch.equal(down[n * stride ** 2 + i * stride + j], x[n, :, i::stride, j::stride])
+                assert torch.equal(down[n * stride**2 + i * stride + j], x[n, :, i::stride, j::stride])
 
 
 @pytest.mark.parametrize('stride', [1, 2, 5])
@@ -66,7 +67,7 @@ def test_pd_forward_in_a_mosaic_is_the_batch_if_no_phase_reaches_another(size):
 @pytest.fixture
 def cells() -> tuple[torch.Tensor, torch.Tensor]:
     """An image of cells of 5x5 pixels with values of their own, and its random sub-images."""
-    x = torch.arange(2 * 10 * 15.).reshape(2, 1, 10, 15).repeat(1, 3, 1, 1)
+    x = torch.arange(2 * 10 * 15.0).reshape(2, 1, 10, 15).repeat(1, 3, 1, 1)
     return x, random_sub_images(x, 5)
 
 
@@ -86,7 +87,7 @@ def test_random_sub_images_each_cell_has_its_own_order(cells):
 
 
 def test_random_sub_images_places_of_a_cell_are_equally_likely():
-    x = torch.arange(4.).reshape(1, 1, 2, 2).repeat(1, 1, 100, 100)
+    x = torch.arange(4.0).reshape(1, 1, 2, 2).repeat(1, 1, 100, 100)
     first = random_sub_images(x, 2, torch.Generator().manual_seed(0))[0]
     assert torch.bincount(first.flatten().long()) / first.numel() == pytest.approx([0.25] * 4, abs=0.015)
 
@@ -118,8 +119,9 @@ def test_masked_inference_prediction_does_not_depend_on_its_own_pixel():
 
 def test_random_replacing_refinement_is_the_mean_of_its_draws():
     noisy, denoised = torch.rand(2, 2, 3, 64, 64)
-    result = random_replacing_refinement(lambda y: y, noisy, denoised, 0.16, 8, per_channel=True,
-                                         generator=torch.Generator().manual_seed(0))
+    result = random_replacing_refinement(
+        lambda y: y, noisy, denoised, 0.16, 8, per_channel=True, generator=torch.Generator().manual_seed(0)
+    )
     fraction = (result - denoised) / (noisy - denoised)
     assert fraction.mean() == pytest.approx(0.16, abs=0.005)
     assert torch.allclose((fraction * 8).round() / 8, fraction, atol=1e-2)

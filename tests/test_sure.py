@@ -1,13 +1,15 @@
 """Monte-Carlo SURE and the blend weight that follows from it, against the true errors."""
+
 from __future__ import annotations
 
 import cv2
 import numpy as np
 import pytest
-from noise_scenes import camera_pairs, unit_range
 
 from basicsr_sassid import SpectralDenoiser
 from basicsr_sassid.inference.sure import monte_carlo_sure, optimal_blend_weight
+
+from noise_scenes import camera_pairs, unit_range
 
 
 def blur(sigma):
@@ -19,8 +21,9 @@ def noisy_images() -> list[np.ndarray]:
 
 
 def true_error(denoise) -> float:
-    return float(np.mean([((denoise(unit_range(noisy)) * 255 - clean) ** 2).mean() for noisy, clean in
-                          camera_pairs()[0]]))
+    return float(
+        np.mean([((denoise(unit_range(noisy)) * 255 - clean) ** 2).mean() for noisy, clean in camera_pairs()[0]])
+    )
 
 
 def weighted(weight):
@@ -30,8 +33,11 @@ def weighted(weight):
 @pytest.mark.slow
 def test_monte_carlo_sure_ranks_denoisers_as_their_errors_do():
     noise = camera_pairs()[1]
-    denoisers = {**{sigma: blur(sigma) for sigma in (1, 1.5, 2, 3, 5)}, 'noisy': lambda image: image,
-                 'spectral': SpectralDenoiser(noise)}
+    denoisers = {
+        **{sigma: blur(sigma) for sigma in (1, 1.5, 2, 3, 5)},
+        'noisy': lambda image: image,
+        'spectral': SpectralDenoiser(noise),
+    }
     risks = {name: monte_carlo_sure(denoise, noisy_images(), noise) for name, denoise in denoisers.items()}
     errors = {name: true_error(denoise) for name, denoise in denoisers.items()}
     assert sorted(risks, key=risks.__getitem__) == sorted(errors, key=errors.__getitem__)
@@ -56,6 +62,8 @@ def test_optimal_blend_weight_risk_of_the_blend_is_its_sure():
 
 
 def test_optimal_blend_weight_risk_bias_favours_the_network():
-    weights = [optimal_blend_weight(blur(1.2), blur(4), noisy_images(), camera_pairs()[1], risk_bias=bias)[0]
-               for bias in (0, None)]
+    weights = [
+        optimal_blend_weight(blur(1.2), blur(4), noisy_images(), camera_pairs()[1], risk_bias=bias)[0]
+        for bias in (0, None)
+    ]
     assert weights[1] > weights[0]

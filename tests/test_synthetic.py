@@ -1,4 +1,5 @@
 """The simulated camera."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """The teacher cache: cached targets equal live ones, and no cache is taken for another."""
+
 from __future__ import annotations
 
 import copy
@@ -35,6 +36,7 @@ def caches_of(folder: Path) -> list[Path]:
 
 # ---- files ----
 
+
 @pytest.mark.parametrize('in_memory', [True, False])
 def test_teacher_cache_keeps_a_hundredth_of_a_grey_level(tmp_path, in_memory):
     rng = np.random.default_rng(0)
@@ -52,7 +54,7 @@ def test_teacher_cache_keeps_a_hundredth_of_a_grey_level(tmp_path, in_memory):
 
 def test_teacher_cache_clips_values_beyond_its_range(tmp_path):
     cache = TeacherCache(None, [(1, 2)])
-    cache.write([(0, np.array([[[-3.], [7.]]]))])
+    cache.write([(0, np.array([[[-3.0], [7.0]]]))])
     np.testing.assert_allclose(unpack(cache.read(0)).ravel(), [-0.25, 1.25], atol=1e-6)
 
 
@@ -61,14 +63,18 @@ def test_fingerprint_depends_on_weights_images_and_settings():
     names = {fingerprint(state, dataset, settings)}
     assert fingerprint({key: value.clone() for key, value in reversed(state.items())}, dataset, settings) in names
     changed = {**state, 'head.bias': state['head.bias'] + 1e-6}
-    names |= {fingerprint(changed, dataset, settings), fingerprint(state, {'paths': ['b']}, settings),
-              fingerprint(state, dataset, {'window': 64})}
+    names |= {
+        fingerprint(changed, dataset, settings),
+        fingerprint(state, {'paths': ['b']}, settings),
+        fingerprint(state, dataset, {'window': 64}),
+    }
     assert len(names) == 4
 
 
 def test_content_key_of_a_replaced_file_differs(photographs):
     def content_key():
         return NoisyImageDataset({'phase': 'train', 'dataroot_lq': str(photographs), 'patch_size': 32}).content_key()
+
     first = content_key()
     assert content_key() == first
     shutil.copy(photographs / '1.png', photographs / '0.png')
@@ -83,6 +89,7 @@ def test_teacher_cache_without_space_is_an_error_before_it_starts(photographs, t
 
 
 # ---- training ----
+
 
 def test_dataset_crops_patch_and_cached_target_alike(photographs):
     dataset = NoisyImageDataset({'phase': 'train', 'dataroot_lq': str(photographs), 'patch_size': 32})
@@ -126,6 +133,7 @@ def test_cached_target_equals_the_live_target(photographs, tmp_path, monkeypatch
             live = blended
             seen.append((live / 255).clamp(-0.25, 1.25).sub(self.cached_targets['bnn']).abs().max().item() * 255)
         return step(self, i)
+
     monkeypatch.setattr(StagedModel, 'optimize_parameters', compare)
     train(resolve_options(opt, tmp_path, True))
     assert len(seen) == 8 and max(seen) < 0.01
@@ -142,9 +150,9 @@ def test_posterior_with_patches_alone_is_an_error(photographs, tmp_path):
         resolve_options(opt, tmp_path, True)
 
 
-@pytest.mark.parametrize(('error', 'blended'), [(9., True), (3., False)])
+@pytest.mark.parametrize(('error', 'blended'), [(9.0, True), (3.0, False)])
 def test_posterior_auto_is_used_where_the_error_exceeds_the_noise(photographs, tmp_path, monkeypatch, error, blended):
-    monkeypatch.setattr(PosteriorMean, 'compare', lambda *_: (error, 4.))
+    monkeypatch.setattr(PosteriorMean, 'compare', lambda *_: (error, 4.0))
     model = train(resolve_options(cached_options(photographs, 'off', posterior='auto'), tmp_path, True))
     assert model.use_posterior == blended and bool(model.cache_settings('bnn')) == blended
     answer, lq = torch.rand(2, 1, 3, 32, 32) * 255
@@ -154,8 +162,8 @@ def test_posterior_auto_is_used_where_the_error_exceeds_the_noise(photographs, t
 
 def test_posterior_mean_under_autocast_stays_in_float32():
     noise = estimate_noise([np.random.default_rng(0).normal(0.5, 0.05, (64, 64, 3))])
-    prediction, noisy = torch.zeros(1, 3, 32, 32), torch.full((1, 3, 32, 32), 255.)
-    prediction[..., 3, 3] = -20.
+    prediction, noisy = torch.zeros(1, 3, 32, 32), torch.full((1, 3, 32, 32), 255.0)
+    prediction[..., 3, 3] = -20.0
     alone = PosteriorMean(noise)(prediction, noisy)
     with torch.autocast('cpu', torch.float16):
         inside = PosteriorMean(noise)(prediction, noisy)
@@ -192,12 +200,14 @@ def test_teacher_cache_killed_equals_the_uninterrupted_one(photographs, tmp_path
     killed.mkdir()
     run_module('basicsr_sassid.train', '-opt', yml, cwd=whole)
     # what a kill leaves: the first stage's end, and a cache with some answers
-    code = ('import os, signal, basicsr_sassid.training.teachers as m, basicsr_sassid.train as t\n'
-            'predict, calls = m.sliding_window_predict, []\n'
-            'm.sliding_window_predict = lambda *a, **k: calls.append(1) or (os.killpg(0, signal.SIGKILL) '
-            'if len(calls) == 4 '
-            'else predict(*a, **k))\n'
-            f't.main(["-opt", {yml!r}, "--auto_resume"])')
+    code = (
+        'import os, signal, basicsr_sassid.training.teachers as m, basicsr_sassid.train as t\n'
+        'predict, calls = m.sliding_window_predict, []\n'
+        'm.sliding_window_predict = lambda *a, **k: calls.append(1) or (os.killpg(0, signal.SIGKILL) '
+        'if len(calls) == 4 '
+        'else predict(*a, **k))\n'
+        f't.main(["-opt", {yml!r}, "--auto_resume"])'
+    )
     assert run_code(code, killed).returncode == -signal.SIGKILL
     assert len(TeacherCache(caches_of(killed)[0], [(64, 80)] * 6).missing()) == 3
     done = run_module('basicsr_sassid.train', '-opt', yml, '--auto_resume', cwd=killed)
@@ -214,8 +224,15 @@ def test_two_processes_share_a_teacher_cache(photographs, tmp_path, kind):
     yml = write_yml(opt, tmp_path / 'tiny.yml')
     for folder in ('one', 'two'):
         (tmp_path / folder).mkdir()
-    done = run_module('basicsr_sassid.train', '-opt', yml, '--launcher', 'pytorch', cwd=tmp_path / 'two',
-                      launcher=('torch.distributed.run', '--nproc_per_node=2', '--standalone', '-m'))
+    done = run_module(
+        'basicsr_sassid.train',
+        '-opt',
+        yml,
+        '--launcher',
+        'pytorch',
+        cwd=tmp_path / 'two',
+        launcher=('torch.distributed.run', '--nproc_per_node=2', '--standalone', '-m'),
+    )
     assert 'predicts 6 of 6 images' in done.stdout
     opt['datasets']['train']['batch_size_per_gpu'] = 4
     run_module('basicsr_sassid.train', '-opt', write_yml(opt, tmp_path / 'doubled.yml'), cwd=tmp_path / 'one')
@@ -224,7 +241,7 @@ def test_two_processes_share_a_teacher_cache(photographs, tmp_path, kind):
 
 
 def test_fp16_training_resumes_its_gradient_scaler(photographs, tmp_path):
-    opt = tiny_options(photographs, precision='fp16', grad_clip=10.)
+    opt = tiny_options(photographs, precision='fp16', grad_clip=10.0)
     for block in opt['train']['stages'].values():
         block['iter'] = 10  # the first few are skipped, until the scale has come down
     model = train(resolve_options(copy.deepcopy(opt), tmp_path, True))

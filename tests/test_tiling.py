@@ -1,4 +1,5 @@
 """The tile loop."""
+
 from __future__ import annotations
 
 import numpy as np

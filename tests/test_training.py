@@ -1,4 +1,5 @@
 """Training through the command line and through BasicSR: resuming, processes, and the host's silent traps."""
+
 from __future__ import annotations
 
 import copy
@@ -29,6 +30,7 @@ def trained(opt: dict, folder: Path, **flags) -> StagedModel:
 
 # ---- stages ----
 
+
 def test_stage_at_boundaries_is_the_stage_of_the_iteration():
     assert [stage_at(i, [2, 3, 1]) for i in range(1, 8)] == [0, 0, 1, 1, 1, 2, 2]
     assert [stage_at(i, [0, 2, 0]) for i in (1, 2, 3)] == [1, 1, 1]
@@ -43,8 +45,9 @@ def test_stage_trains_its_network_alone(photographs, tmp_path):
     folder = tmp_path / 'experiments' / 'tiny' / 'training_states'
     states = [torch.load(folder / f'{i}.state', weights_only=True)['networks'] for i in range(1, 13)]
     for before, after, iteration in zip(states, states[1:], range(2, 13)):
-        changed = {name for name in before for key in before[name]
-                   if not torch.equal(before[name][key], after[name][key])}
+        changed = {
+            name for name in before for key in before[name] if not torch.equal(before[name][key], after[name][key])
+        }
         seen.append(changed)
         assert changed <= {('bnn', 'lan', 'g')[(iteration - 1) // 4]}, f'iteration {iteration}'
     assert {'bnn'} in seen and {'lan'} in seen and {'g'} in seen
@@ -53,8 +56,11 @@ def test_stage_trains_its_network_alone(photographs, tmp_path):
 def test_stage_schedule_starts_anew_in_each_stage(photographs, tmp_path, monkeypatch):
     rates = []
     step = StagedModel.optimize_parameters
-    monkeypatch.setattr(StagedModel, 'optimize_parameters', lambda self, i: (
-        rates.append(self.get_current_learning_rate()[0]), step(self, i))[1])
+    monkeypatch.setattr(
+        StagedModel,
+        'optimize_parameters',
+        lambda self, i: (rates.append(self.get_current_learning_rate()[0]), step(self, i))[1],
+    )
     trained(tiny_options(photographs), tmp_path)
     cosine = [1e-3 * (1 + torch.cos(torch.tensor(torch.pi * i / 4)).item()) / 2 for i in range(4)]
     assert rates == pytest.approx(cosine * 3)
@@ -85,8 +91,10 @@ def test_stage_with_given_network_and_iter_0_is_skipped(photographs, tmp_path):
     model = trained(opt, tmp_path / 'second')
     assert model.stage_iters == [0, 4, 4]
     before, after = weights_of(tmp_path / 'first'), weights_of(tmp_path / 'second')
-    assert_same({k: v for k, v in before.items() if k.startswith('bnn')},
-                {k: v for k, v in after.items() if k.startswith('bnn')})
+    assert_same(
+        {k: v for k, v in before.items() if k.startswith('bnn')},
+        {k: v for k, v in after.items() if k.startswith('bnn')},
+    )
 
 
 def test_ema_is_the_teacher_of_the_next_stage_and_is_saved(photographs, tmp_path):
@@ -117,7 +125,7 @@ def test_ema_copies_buffers(photographs, tmp_path):
 
 
 def test_training_in_bf16_with_clipping_keeps_float32_weights(photographs, tmp_path):
-    model = trained(tiny_options(photographs, precision='bf16', grad_clip=1.), tmp_path)
+    model = trained(tiny_options(photographs, precision='bf16', grad_clip=1.0), tmp_path)
     assert model.dtype == torch.bfloat16
     assert all(value.dtype == torch.float32 for value in model.nets['g'].state_dict().values())
 
@@ -130,6 +138,7 @@ def test_loss_not_finite_is_an_error_that_names_the_stage(photographs, tmp_path)
 
 
 # ---- what stock BasicSR gets wrong ----
+
 
 def test_train_runs_all_iterations_for_any_batch_size(photographs, tmp_path):
     for batch in (3, 4, 7, 20):  # of 6 images: stock stops early, or trains nothing and saves it
@@ -145,8 +154,11 @@ def test_validation_at_the_end_runs_once(photographs, tmp_path):
     calls = []
     validation = StagedModel.validation
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StagedModel, 'validation', lambda self, loader, i, *rest: (
-            calls.append((self.stage.name, i)), validation(self, loader, i, *rest))[1])
+        patch.setattr(
+            StagedModel,
+            'validation',
+            lambda self, loader, i, *rest: (calls.append((self.stage.name, i)), validation(self, loader, i, *rest))[1],
+        )
         trained(opt, tmp_path)
     assert calls == [('bnn', 4), ('lan', 8), ('unet', 12)]
     log = next((tmp_path / 'experiments' / 'tiny').glob('train_*.log')).read_text()
@@ -176,7 +188,7 @@ def test_auto_resume_with_partial_state_takes_the_one_before(photographs, tmp_pa
     trained(tiny_options(photographs), tmp_path)
     states = tmp_path / 'experiments/tiny/training_states'
     whole = (states / '12.state').read_bytes()
-    (states / '12.state').write_bytes(whole[:len(whole) // 2])
+    (states / '12.state').write_bytes(whole[: len(whole) // 2])
     (states / '.tmp_x.state').write_bytes(whole[:100])
     opt = resolve_options(tiny_options(photographs), tmp_path, True, auto_resume=True)
     assert find_resume_state(opt)['iter'] == 9
@@ -201,6 +213,7 @@ def test_save_on_full_disk_is_an_error_and_keeps_earlier_states(photographs, tmp
             Path(path).write_bytes(b'half')
             raise OSError(28, 'No space left on device')
         save(content, path)
+
     monkeypatch.setattr(torch, 'save', full)
     with pytest.raises(UserError, match=r'cannot write .*6.state: No space left on device. Free some space'):
         trained(tiny_options(photographs), tmp_path)
@@ -220,19 +233,40 @@ def test_output_names_of_equal_file_names_differ(tmp_path):
     class Dataset:
         opt = {'dataroot_lq': str(tmp_path)}
         paths = [str(tmp_path / name) for name in ('s1/a.png', 's2/a.png', 'b.png', 'b.jpg')]
+
     assert output_names(Dataset()) == ['s1/a', 's2/a', 'b_png', 'b_jpg']
 
 
 def test_stock_model_resumed_equals_the_uninterrupted_run(photographs, tmp_path):
     """Stock: resuming needs CUDA, replays the epoch, and draws other crops."""
-    opt = {'name': 'stock', 'model_type': 'SRModel', 'num_gpu': 0, 'manual_seed': 1, 'path': {},
-           'datasets': {'train': {'name': 'pairs', 'type': 'PairedImageDataset', 'dataroot_lq': str(photographs),
-                                  'dataroot_gt': str(photographs), 'gt_size': 32, 'use_hflip': True, 'use_rot': True,
-                                  'batch_size_per_gpu': 4, 'num_worker_per_gpu': 0}},
-           'network_g': {'type': 'DenoisingUNet', 'dim': 4, 'img_range': 255},
-           'train': {'total_iter': 9, 'optim_g': {'type': 'Adam', 'lr': 1e-3}, 'pixel_opt': {'type': 'L1Loss'},
-                     'scheduler': {'type': 'MultiStepLR', 'milestones': [4], 'gamma': 0.5}},
-           'logger': {'print_freq': 3, 'save_checkpoint_freq': 5}}
+    opt = {
+        'name': 'stock',
+        'model_type': 'SRModel',
+        'num_gpu': 0,
+        'manual_seed': 1,
+        'path': {},
+        'datasets': {
+            'train': {
+                'name': 'pairs',
+                'type': 'PairedImageDataset',
+                'dataroot_lq': str(photographs),
+                'dataroot_gt': str(photographs),
+                'gt_size': 32,
+                'use_hflip': True,
+                'use_rot': True,
+                'batch_size_per_gpu': 4,
+                'num_worker_per_gpu': 0,
+            }
+        },
+        'network_g': {'type': 'DenoisingUNet', 'dim': 4, 'img_range': 255},
+        'train': {
+            'total_iter': 9,
+            'optim_g': {'type': 'Adam', 'lr': 1e-3},
+            'pixel_opt': {'type': 'L1Loss'},
+            'scheduler': {'type': 'MultiStepLR', 'milestones': [4], 'gamma': 0.5},
+        },
+        'logger': {'print_freq': 3, 'save_checkpoint_freq': 5},
+    }
     weights = tmp_path / 'experiments/stock/models/net_g_9.pth'
     trained(copy.deepcopy(opt), tmp_path)
     whole = torch.load(weights, weights_only=True)['params']
@@ -243,6 +277,7 @@ def test_stock_model_resumed_equals_the_uninterrupted_run(photographs, tmp_path)
 
 
 # ---- real processes ----
+
 
 @pytest.mark.slow
 def test_training_killed_in_every_stage_equals_the_uninterrupted_run(photographs, tmp_path):
@@ -258,27 +293,31 @@ def test_training_killed_in_every_stage_equals_the_uninterrupted_run(photographs
     cwd.mkdir()
     # in the first stage, at its end, in the second, in the third: by its own hand, as no clock hits the iteration
     for place, number in (('step', 8), ('save', 12), ('step', 23), ('step', 33)):
-        code = ('import os, signal, basicsr_sassid.train as t\n'
-                'import basicsr_sassid.training.loop as loop\n'
-                'from basicsr_sassid.models.staged_model import StagedModel\n'
-                'def dying(call, place):\n'
-                '    def called(*args):\n'
-                '        result = call(*args)\n'
-                f'        if (place, args[-1]) == {(place, number)!r}:\n'
-                '            os.killpg(0, signal.SIGKILL)\n'
-                '        return result\n'
-                '    return called\n'
-                'loop.save_model = dying(loop.save_model, "save")\n'
-                'StagedModel.optimize_parameters = dying(StagedModel.optimize_parameters, "step")\n'
-                f't.main(["-opt", {yml!r}, "--auto_resume"])')
+        code = (
+            'import os, signal, basicsr_sassid.train as t\n'
+            'import basicsr_sassid.training.loop as loop\n'
+            'from basicsr_sassid.models.staged_model import StagedModel\n'
+            'def dying(call, place):\n'
+            '    def called(*args):\n'
+            '        result = call(*args)\n'
+            f'        if (place, args[-1]) == {(place, number)!r}:\n'
+            '            os.killpg(0, signal.SIGKILL)\n'
+            '        return result\n'
+            '    return called\n'
+            'loop.save_model = dying(loop.save_model, "save")\n'
+            'StagedModel.optimize_parameters = dying(StagedModel.optimize_parameters, "step")\n'
+            f't.main(["-opt", {yml!r}, "--auto_resume"])'
+        )
         killed = run_code(code, cwd)
         assert killed.returncode == -signal.SIGKILL, killed.stdout[-3000:]
     done = run_module('basicsr_sassid.train', '-opt', yml, '--auto_resume', cwd=cwd)
     assert 'Resuming from iteration' in done.stdout
     assert [path.name for path in (cwd / 'experiments').iterdir()] == ['tiny']
     assert_same(weights_of(tmp_path / 'whole'), weights_of(cwd))
-    first, second = (torch.load(folder / 'experiments/tiny/training_states/36.state', weights_only=True)
-                     for folder in (tmp_path / 'whole', cwd))
+    first, second = (
+        torch.load(folder / 'experiments/tiny/training_states/36.state', weights_only=True)
+        for folder in (tmp_path / 'whole', cwd)
+    )
     assert first['best_metric_results'] == second['best_metric_results']
     for key, value in first['ema'].items():
         assert torch.equal(value, second['ema'][key])
@@ -291,16 +330,31 @@ def test_two_processes_equal_one_with_the_doubled_batch(photographs, tmp_path):
     yml = write_yml(opt, tmp_path / 'tiny.yml')
     for folder in ('one', 'two'):
         (tmp_path / folder).mkdir()
-    run_module('basicsr_sassid.train', '-opt', yml, '--launcher', 'pytorch', cwd=tmp_path / 'two',
-               launcher=('torch.distributed.run', '--nproc_per_node=2', '--standalone', '-m'))
+    run_module(
+        'basicsr_sassid.train',
+        '-opt',
+        yml,
+        '--launcher',
+        'pytorch',
+        cwd=tmp_path / 'two',
+        launcher=('torch.distributed.run', '--nproc_per_node=2', '--standalone', '-m'),
+    )
     opt['datasets']['train']['batch_size_per_gpu'] = 4
     run_module('basicsr_sassid.train', '-opt', write_yml(opt, tmp_path / 'doubled.yml'), cwd=tmp_path / 'one')
     assert_same(weights_of(tmp_path / 'one'), weights_of(tmp_path / 'two'), rtol=1e-3, atol=1e-4)
     # and resumes
     (tmp_path / 'two/experiments/tiny/training_states/12.state').unlink()
     (tmp_path / 'two/experiments/tiny/models/net_g_latest.pth').unlink()
-    run_module('basicsr_sassid.train', '-opt', yml, '--launcher', 'pytorch', '--auto_resume', cwd=tmp_path / 'two',
-               launcher=('torch.distributed.run', '--nproc_per_node=2', '--standalone', '-m'))
+    run_module(
+        'basicsr_sassid.train',
+        '-opt',
+        yml,
+        '--launcher',
+        'pytorch',
+        '--auto_resume',
+        cwd=tmp_path / 'two',
+        launcher=('torch.distributed.run', '--nproc_per_node=2', '--standalone', '-m'),
+    )
     assert_same(weights_of(tmp_path / 'one'), weights_of(tmp_path / 'two'), rtol=1e-3, atol=1e-4)
 
 
@@ -308,20 +362,45 @@ def test_train_as_a_file_writes_a_student_that_stock_basicsr_reads(photographs, 
     """`python basicsr_sassid/train.py`, then BasicSR's own SRModel tests the student; runs land in the cwd."""
     opt = tiny_options(photographs)
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': ''}
-    done = subprocess.run([sys.executable, str(ROOT / 'basicsr_sassid/train.py'), '-opt',
-                           write_yml(opt, tmp_path / 'tiny.yml'), '--force_yml', 'train:ema_decay=0.9',
-                           'train:stages:unet:optim:lr=5e-4'], cwd=tmp_path, env=environment, capture_output=True,
-                          text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / 'basicsr_sassid/train.py'),
+            '-opt',
+            write_yml(opt, tmp_path / 'tiny.yml'),
+            '--force_yml',
+            'train:ema_decay=0.9',
+            'train:stages:unet:optim:lr=5e-4',
+        ],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     weights = tmp_path / 'experiments/tiny/models/net_g_latest.pth'
     outputs = []
-    pairs = {'test': {'name': 'pairs', 'type': 'PairedImageDataset', 'dataroot_lq': str(photographs),
-                      'dataroot_gt': str(photographs)}}
+    pairs = {
+        'test': {
+            'name': 'pairs',
+            'type': 'PairedImageDataset',
+            'dataroot_lq': str(photographs),
+            'dataroot_gt': str(photographs),
+        }
+    }
     val = {'save_img': True, 'suffix': None, 'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}}
     for model, network in (('ThreeStageModel', {'dim': 4}), ('SRModel', {'dim': 4, 'img_range': 255})):
-        test = {'name': model, 'model_type': model, 'num_gpu': 0, 'datasets': pairs, 'val': val,
-                'network_g': {'type': 'DenoisingUNet', **network},
-                'path': {'pretrain_network_g': str(weights), 'param_key_g': 'params_ema'}}
+        test = {
+            'name': model,
+            'model_type': model,
+            'num_gpu': 0,
+            'datasets': pairs,
+            'val': val,
+            'network_g': {'type': 'DenoisingUNet', **network},
+            'path': {'pretrain_network_g': str(weights), 'param_key_g': 'params_ema'},
+        }
         done = run_module('basicsr_sassid.test', '-opt', write_yml(test, tmp_path / 'test.yml'), cwd=tmp_path)
         outputs.append(float(re.search(r'psnr: ([\d.]+)', done.stdout)[1]))
         assert len(list((tmp_path / 'results' / model / 'visualization/pairs').glob('*.png'))) == 6

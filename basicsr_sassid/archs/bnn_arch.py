@@ -4,6 +4,7 @@ Written from the paper; backbone of Laine et al. (NeurIPS 2019). Licence: Apache
 Differs from the released code: ``blind_size`` must be odd (there an even one silently gives the next odd one),
 any height and width (there: equal sides that are multiples of 32); ``forward`` changes no attribute.
 """
+
 from __future__ import annotations
 
 import torch
@@ -33,7 +34,8 @@ class BNN(nn.Module):
     Raises:
         ValueError: ``blind_size`` is even or below 1.
     """
-    multiple_of = 2 ** NUM_LEVELS
+
+    multiple_of = 2**NUM_LEVELS
     global_context = False
     half_precision = True
 
@@ -41,12 +43,16 @@ class BNN(nn.Module):
         super().__init__()
         if not isinstance(blind_size, int) or blind_size < 1 or blind_size % 2 == 0:
             raise ValueError(
-                f'blind_size: expected an odd number >= 1 (side of the blind neighbourhood), got {blind_size!r}')
+                f'blind_size: expected an odd number >= 1 (side of the blind neighbourhood), got {blind_size!r}'
+            )
         self.blind_size = blind_size
         self.trunk = UNetTrunk(num_in_ch, dim, half_plane=True)
         self.fuse = nn.Sequential(
-            nn.Conv2d(8 * dim, 8 * dim, 1), nn.LeakyReLU(0.1, inplace=True),
-            nn.Conv2d(8 * dim, 2 * dim, 1), nn.LeakyReLU(0.1, inplace=True))
+            nn.Conv2d(8 * dim, 8 * dim, 1),
+            nn.LeakyReLU(0.1, inplace=True),
+            nn.Conv2d(8 * dim, 2 * dim, 1),
+            nn.LeakyReLU(0.1, inplace=True),
+        )
         self.head = nn.Conv2d(2 * dim, num_out_ch, 1)
         init_unet(self, last=self.head)
 
@@ -58,6 +64,11 @@ class BNN(nn.Module):
         # upright and rotated views in two batches: the image need not be square
         up, down = self.trunk(torch.cat((x, torch.rot90(x, 2, (2, 3))))).chunk(2)
         left, right = self.trunk(torch.cat((torch.rot90(x, 1, (2, 3)), torch.rot90(x, 3, (2, 3))))).chunk(2)
-        features = torch.cat([torch.rot90(shift_down(view, shift), -turns, (2, 3))
-                              for turns, view in enumerate((up, left, down, right))], dim=1)
+        features = torch.cat(
+            [
+                torch.rot90(shift_down(view, shift), -turns, (2, 3))
+                for turns, view in enumerate((up, left, down, right))
+            ],
+            dim=1,
+        )
         return float32_head(self.head, self.fuse(features))[..., :h, :w]

@@ -4,6 +4,7 @@ The networks of this package have the attributes ``multiple_of``, ``global_conte
 network may have them too. For a network without them cautious values hold: tiling a network that pools over its whole
 input gives a wrong image without an error.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -22,6 +23,7 @@ class Capabilities:
         global_context: the prediction at a pixel depends on the whole input, so a tile's differs from the image's.
         half_precision: the last layer stays in float32 under autocast, so bf16 errors stay below one grey level.
     """
+
     multiple_of: int = 1
     global_context: bool = False
     half_precision: bool = False
@@ -30,5 +32,6 @@ class Capabilities:
 def capabilities_of(net: nn.Module) -> Capabilities:
     """The capabilities that a network states, and cautious values for those that it does not state."""
     pools = any(isinstance(module, _GLOBAL_LAYERS) for module in net.modules())
-    return Capabilities(getattr(net, 'multiple_of', 1), getattr(net, 'global_context', pools),
-                        getattr(net, 'half_precision', False))
+    return Capabilities(
+        getattr(net, 'multiple_of', 1), getattr(net, 'global_context', pools), getattr(net, 'half_precision', False)
+    )

@@ -4,6 +4,7 @@ Written from its description (layers, widths, names of the weights). Licence: Ap
 Differs from the released code: the masked taps are multiplied by zero on use and the stored weights do not change, so
 that the network can be exported; the masks are no part of the state dict.
 """
+
 from __future__ import annotations
 
 import torch
@@ -15,6 +16,7 @@ from basicsr_sassid.archs.unet_util import float32_head
 
 class CentreMaskedConv(nn.Conv2d):
     """A convolution with zero padding whose centre tap is zero: a pixel does not contribute to its own output."""
+
     mask: Tensor
 
     def __init__(self, dim: int, kernel_size: int) -> None:
@@ -32,8 +34,9 @@ class _DilatedResidual(nn.Module):
 
     def __init__(self, dim: int, dilation: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=dilation, dilation=dilation), nn.ReLU(inplace=True),
-                                  nn.Conv2d(dim, dim, 1))
+        self.body = nn.Sequential(
+            nn.Conv2d(dim, dim, 3, padding=dilation, dilation=dilation), nn.ReLU(inplace=True), nn.Conv2d(dim, dim, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
@@ -71,6 +74,7 @@ class DBSNl(nn.Module):
         (N, num_in_ch, H, W) -> (N, num_out_ch, H, W), any H and W. Values in the range of the training: AP-BSN's
         weights in [0, 255], SDAP's in [0, 1].
     """
+
     multiple_of = 1
     global_context = False
     half_precision = True
@@ -81,8 +85,14 @@ class DBSNl(nn.Module):
         self.branch1 = _Branch(dim, 2, num_module)
         self.branch2 = _Branch(dim, 3, num_module)
         self.tail = nn.Sequential(
-            nn.Conv2d(2 * dim, dim, 1), nn.ReLU(inplace=True), nn.Conv2d(dim, dim // 2, 1), nn.ReLU(inplace=True),
-            nn.Conv2d(dim // 2, dim // 2, 1), nn.ReLU(inplace=True), nn.Conv2d(dim // 2, num_out_ch, 1))
+            nn.Conv2d(2 * dim, dim, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(dim, dim // 2, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(dim // 2, dim // 2, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(dim // 2, num_out_ch, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.head(x)

@@ -3,6 +3,7 @@
 Written from the paper; channel attention of RCAN (Zhang et al., ECCV 2018). Licence: Apache-2.0.
 Differs from the released code: ``receptive_size`` must be odd; ``channel_attention`` can be left out.
 """
+
 from __future__ import annotations
 
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -18,9 +19,17 @@ class _ResidualBlock(nn.Module):
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(dim, dim, 1), nn.ReLU(inplace=True), nn.Conv2d(dim, dim, 1))
         squeezed = max(dim // reduction, 1)
-        self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(dim, squeezed, 1), nn.ReLU(inplace=True), nn.Conv2d(squeezed, dim, 1),
-            nn.Sigmoid()) if channel_attention else None
+        self.gate = (
+            nn.Sequential(
+                nn.AdaptiveAvgPool2d(1),
+                nn.Conv2d(dim, squeezed, 1),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(squeezed, dim, 1),
+                nn.Sigmoid(),
+            )
+            if channel_attention
+            else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.body(x)
@@ -49,15 +58,25 @@ class LAN(nn.Module):
     Raises:
         ValueError: ``receptive_size`` is even or below 1.
     """
+
     multiple_of = 1
     half_precision = True
 
-    def __init__(self, num_in_ch: int = 3, num_out_ch: int = 3, dim: int = 64, receptive_size: int = 3,
-                 num_block: int = 6, reduction: int = 16, channel_attention: bool = True) -> None:
+    def __init__(
+        self,
+        num_in_ch: int = 3,
+        num_out_ch: int = 3,
+        dim: int = 64,
+        receptive_size: int = 3,
+        num_block: int = 6,
+        reduction: int = 16,
+        channel_attention: bool = True,
+    ) -> None:
         super().__init__()
         if not isinstance(receptive_size, int) or receptive_size < 1 or receptive_size % 2 == 0:
             raise ValueError(
-                f'receptive_size: expected an odd number >= 1 (side of the receptive field), got {receptive_size!r}')
+                f'receptive_size: expected an odd number >= 1 (side of the receptive field), got {receptive_size!r}'
+            )
         self.global_context = channel_attention
         stem: list[nn.Module] = [nn.Conv2d(num_in_ch, dim, 1), nn.ReLU(inplace=True)]
         for _ in range(receptive_size // 2):

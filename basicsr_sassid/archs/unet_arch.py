@@ -3,6 +3,7 @@
 Written from the paper; topology of Laine et al. (NeurIPS 2019). Licence: Apache-2.0.
 Differs from the released code: any height and width (there: multiples of 32), ``img_range``.
 """
+
 from __future__ import annotations
 
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -27,11 +28,12 @@ class DenoisingUNet(nn.Module):
     Shape:
         (N, num_in_ch, H, W) -> (N, num_out_ch, H, W), any H and W >= 1.
     """
-    multiple_of = 2 ** NUM_LEVELS
+
+    multiple_of = 2**NUM_LEVELS
     global_context = False
     half_precision = True
 
-    def __init__(self, num_in_ch: int = 3, num_out_ch: int = 3, dim: int = 48, img_range: float = 1.) -> None:
+    def __init__(self, num_in_ch: int = 3, num_out_ch: int = 3, dim: int = 48, img_range: float = 1.0) -> None:
         super().__init__()
         self.img_range = img_range
         self.trunk = UNetTrunk(num_in_ch, dim, half_plane=False)

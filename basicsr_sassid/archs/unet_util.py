@@ -3,6 +3,7 @@
 Topology: Laine et al., High-Quality Self-Supervised Deep Image Denoising (NeurIPS 2019), as SASSID uses it
 (Li et al., CVPR 2023, supplement B). Written from the papers.
 """
+
 from __future__ import annotations
 
 import torch
@@ -47,15 +48,18 @@ class UNetTrunk(nn.Module):
         def convs(*widths: int) -> nn.Sequential:
             layers: list[nn.Module] = []
             for width_in, width_out in zip(widths, widths[1:]):
-                conv = HalfPlaneConv2d(width_in, width_out) if half_plane else nn.Conv2d(width_in, width_out, 3,
-                                                                                         padding=1)
+                conv = (
+                    HalfPlaneConv2d(width_in, width_out) if half_plane else nn.Conv2d(width_in, width_out, 3, padding=1)
+                )
                 layers += [conv, nn.LeakyReLU(0.1, inplace=True)]
             return nn.Sequential(*layers)
 
         self.encode = nn.ModuleList([convs(in_ch, dim, dim)] + [convs(dim, dim) for _ in range(NUM_LEVELS)])
-        self.decode = nn.ModuleList([convs(2 * dim, 2 * dim, 2 * dim)]
-                                    + [convs(3 * dim, 2 * dim, 2 * dim) for _ in range(NUM_LEVELS - 2)]
-                                    + [convs(2 * dim + in_ch, 2 * dim, 2 * dim)])
+        self.decode = nn.ModuleList(
+            [convs(2 * dim, 2 * dim, 2 * dim)]
+            + [convs(3 * dim, 2 * dim, 2 * dim) for _ in range(NUM_LEVELS - 2)]
+            + [convs(2 * dim + in_ch, 2 * dim, 2 * dim)]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         skips: list[Tensor] = []

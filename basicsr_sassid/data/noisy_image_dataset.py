@@ -1,4 +1,5 @@
 """Dataset of noisy photographs alone, for self-supervised training."""
+
 from __future__ import annotations
 
 import re
@@ -49,10 +50,12 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
         self.opt = opt
         where = f'datasets.{opt.get("phase", "train")}'
         if opt.get('dataroot_gt') is not None:
-            warnings.warn(f'{where}: dataroot_gt is not used; NoisyImageDataset trains on noisy images alone.',
-                          stacklevel=2)
+            warnings.warn(
+                f'{where}: dataroot_gt is not used; NoisyImageDataset trains on noisy images alone.', stacklevel=2
+            )
         self.options = NoisyImageOptions.from_options(
-            {key: value for key, value in opt.items() if key != 'dataroot_gt'}, where)
+            {key: value for key, value in opt.items() if key != 'dataroot_gt'}, where
+        )
         self.root = require_path(self.options.dataroot_lq, f'{where}.dataroot_lq')
         backend = self.options.io_backend.type or ('lmdb' if self.root.suffix == '.lmdb' else 'disk')
         self.is_lmdb = backend == 'lmdb'
@@ -78,9 +81,11 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
             raise UserError(f'{where}.patch_size: expected a number of pixels >= 1, got None')
         for path, size in zip(self.paths, self.sizes):
             if min(size) < self.patch_size:
-                raise UserError(f'{where}.patch_size: {self.patch_size} is larger than {path} '
-                                f'({size[0]}x{size[1]} pixels, height x width). Choose a smaller patch_size, or '
-                                'take that image out.')
+                raise UserError(
+                    f'{where}.patch_size: {self.patch_size} is larger than {path} '
+                    f'({size[0]}x{size[1]} pixels, height x width). Choose a smaller patch_size, or '
+                    'take that image out.'
+                )
 
     def _scan_folder(self) -> tuple[list[str], list[tuple[int, int]]]:
         paths = list_images(self.root)
@@ -91,15 +96,19 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
     def _read_meta(self) -> tuple[list[str], list[tuple[int, int]]]:
         meta = self.root / 'meta_info.txt'
         if self.root.suffix != '.lmdb' or not meta.is_file() or not (self.root / 'data.mdb').is_file():
-            raise UserError(f'dataroot_lq: {self.root} is no LMDB in BasicSR\'s format (a folder *.lmdb with data.mdb '
-                            'and meta_info.txt). Write one with: sassid prepare folder PHOTOS -o NAME.lmdb')
+            raise UserError(
+                f"dataroot_lq: {self.root} is no LMDB in BasicSR's format (a folder *.lmdb with data.mdb "
+                'and meta_info.txt). Write one with: sassid prepare folder PHOTOS -o NAME.lmdb'
+            )
         keys: list[str] = []
         sizes: list[tuple[int, int]] = []
         for number, line in enumerate(meta.read_text().splitlines(), 1):
             match = _META_LINE.fullmatch(line)
             if match is None:
-                raise UserError(f'{meta}, line {number}: expected "name.png (height,width,channels) compression", '
-                                f'found {line!r}. Write the LMDB again with: sassid prepare folder')
+                raise UserError(
+                    f'{meta}, line {number}: expected "name.png (height,width,channels) compression", '
+                    f'found {line!r}. Write the LMDB again with: sassid prepare folder'
+                )
             keys.append(match['file'].split('.')[0])  # BasicSR's rule: the key ends at the first dot
             sizes.append((int(match['h']), int(match['w'])))
         if not keys:
@@ -115,8 +124,12 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
         if self.patch_size is not None:
             images = random_crop(images, self.patch_size, self.options.use_hflip, self.options.use_rot)
         images = {name: unpack(image) if name.startswith('teacher_') else image for name, image in images.items()}
-        return {**{name: torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-                   for name, image in images.items()}, 'lq_path': self.paths[index]}
+        return {
+            **{
+                name: torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))) for name, image in images.items()
+            },
+            'lq_path': self.paths[index],
+        }
 
     def image(self, index: int) -> np.ndarray:
         """A whole image: (H, W, 3) float32 RGB in [0, 1]."""
@@ -139,13 +152,16 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
             self._file_client = FileClient('lmdb', db_paths=str(self.root), client_keys='lq')
         content = self._file_client.get(path, 'lq')
         if content is None:
-            raise UserError(f'{self.root}: meta_info.txt names {path!r}, data.mdb does not hold it. Write it again '
-                            'with: sassid prepare folder')
+            raise UserError(
+                f'{self.root}: meta_info.txt names {path!r}, data.mdb does not hold it. Write it again '
+                'with: sassid prepare folder'
+            )
         return bytes(content)
 
 
-def random_crop(images: Mapping[str, np.ndarray], side: int, flip: bool = True, turn: bool = True
-                ) -> dict[str, np.ndarray]:
+def random_crop(
+    images: Mapping[str, np.ndarray], side: int, flip: bool = True, turn: bool = True
+) -> dict[str, np.ndarray]:
     """The same random crop of all images, flipped and turned alike. The draws are torch's.
 
     Args:
@@ -156,5 +172,7 @@ def random_crop(images: Mapping[str, np.ndarray], side: int, flip: bool = True, 
     """
     top, left = (int(torch.randint(length - side + 1, ())) for length in images['lq'].shape[:2])
     flipped, turns = int(torch.randint(2, ())) * flip, int(torch.randint(4, ())) * turn
-    return {name: np.rot90(image[top:top + side, left:left + side][:, ::-1 if flipped else 1], turns)
-            for name, image in images.items()}
+    return {
+        name: np.rot90(image[top : top + side, left : left + side][:, :: -1 if flipped else 1], turns)
+        for name, image in images.items()
+    }

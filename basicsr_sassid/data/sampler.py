@@ -3,6 +3,7 @@
 A run resumed at iteration n draws the samples of the uninterrupted run, for any number of workers. Two processes draw
 the two halves of one process's doubled batch. No iteration is lost at an epoch's end.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -22,6 +23,7 @@ class Draw(NamedTuple):
         index: of the image in the dataset.
         number: of this draw among all draws of the run, from 0.
     """
+
     index: int
     number: int
 
@@ -40,8 +42,16 @@ class RunSampler(Sampler[list[Draw]]):
         rank, world_size: this process among those of the run.
     """
 
-    def __init__(self, num_images: int, batch_size: int, start_iter: int, total_iter: int, seed: int, rank: int = 0,
-                 world_size: int = 1) -> None:
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        start_iter: int,
+        total_iter: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
         self.start_iter, self.total_iter = start_iter, total_iter
         self.rank, self.world_size = rank, world_size

@@ -1,4 +1,5 @@
 """The typed option block of NoisyImageDataset, ``datasets.<phase>``."""
+
 from __future__ import annotations
 
 import os
@@ -16,6 +17,7 @@ class BackendOptions(OptionBlock):
     Attributes:
         type: ``disk`` or ``lmdb``; default: what ``dataroot_lq`` looks like.
     """
+
     type: Literal['disk', 'lmdb'] | None = None
 
 
@@ -37,6 +39,7 @@ class NoisyImageOptions(OptionBlock):
         phase: ``train``, ``val`` or ``test``; the training loop sets it.
         scale: BasicSR's upscaling factor; the training loop sets it.
     """
+
     name: str | None = None
     type: str | None = None
     dataroot_lq: str

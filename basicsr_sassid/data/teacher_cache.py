@@ -1,4 +1,5 @@
 """LMDB cache of a frozen teacher's predictions, computed once per training image before the stage starts."""
+
 from __future__ import annotations
 
 import hashlib
@@ -63,8 +64,10 @@ class TeacherCache:
             return
         needed, free = int(1.05 * self.num_bytes(indices)), shutil.disk_usage(make_folder(self.folder)).free
         if needed > free:
-            raise UserError(f'train.teacher_cache: {self.folder} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are '
-                            'free. Free some space, start from another disk, or set train.teacher_cache to off.')
+            raise UserError(
+                f'train.teacher_cache: {self.folder} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are '
+                'free. Free some space, start from another disk, or set train.teacher_cache to off.'
+            )
 
     def write(self, predictions: Iterable[tuple[int, np.ndarray]]) -> None:
         """Store (index, prediction) pairs, one at a time. Several processes may write different images at once."""
@@ -72,7 +75,7 @@ class TeacherCache:
             self._in_memory.update((index, _pack(prediction)) for index, prediction in predictions)
             return
         # room for what all processes write, pages and keys included; the file grows only as it is filled
-        map_size = 2 * self.num_bytes(range(len(self.shapes))) + len(self.shapes) * 16384 + 2 ** 24
+        map_size = 2 * self.num_bytes(range(len(self.shapes))) + len(self.shapes) * 16384 + 2**24
         make_folder(self.folder)
         try:
             with open_for_writing(self.folder, map_size) as environment:
@@ -83,8 +86,10 @@ class TeacherCache:
                     with environment.begin(write=True) as transaction:
                         transaction.put(_key(index), _pack(prediction).tobytes())
         except (lmdb.Error, OSError) as error:
-            raise UserError(f'cannot write the teacher cache {self.folder}: {error}. Free some space and start again '
-                            'with --auto_resume, or set train.teacher_cache to off.') from error
+            raise UserError(
+                f'cannot write the teacher cache {self.folder}: {error}. Free some space and start again '
+                'with --auto_resume, or set train.teacher_cache to off.'
+            ) from error
 
     def share(self) -> None:
         """Give every process the predictions that the others hold in memory."""

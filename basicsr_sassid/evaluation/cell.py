@@ -1,4 +1,5 @@
 """One method on one dataset: every evaluated image is kept, so that nothing is computed twice."""
+
 from __future__ import annotations
 
 import contextlib
@@ -48,8 +49,9 @@ class Cell:
         if self.state.pop('error', None):  # it may have been mended
             self.state['images'] = {}
 
-    def run(self, options: MethodOptions, pairs: list[Pair], context: MethodContext, protocols: list[str]
-            ) -> dict[str, Any]:
+    def run(
+        self, options: MethodOptions, pairs: list[Pair], context: MethodContext, protocols: list[str]
+    ) -> dict[str, Any]:
         """Evaluate the images that are not evaluated yet.
 
         Returns:
@@ -66,8 +68,9 @@ class Cell:
             return {'error': self._keep_error(error)}
         return self._summary(pairs, protocols)
 
-    def _evaluate(self, options: MethodOptions, pairs: list[Pair], context: MethodContext, protocols: list[str]
-                  ) -> None:
+    def _evaluate(
+        self, options: MethodOptions, pairs: list[Pair], context: MethodContext, protocols: list[str]
+    ) -> None:
         started = time.perf_counter()
         method = build_method(options, context)
         self.state.update(note=method.note, machine=machine(context.device), **network_cost(method))
@@ -86,8 +89,11 @@ class Cell:
             if number in self.shown:
                 write_photo(Photo(np.ascontiguousarray(result[crop_box(pair.clean)])), self._crop_file(number))
             self.state['images'][str(number)] = {
-                'name': pair.name, 'seconds': meter.seconds, 'pixels': pair.noisy.shape[0] * pair.noisy.shape[1],
-                **{protocol: evaluate_image(result, pair.clean, protocol) for protocol in protocols}}
+                'name': pair.name,
+                'seconds': meter.seconds,
+                'pixels': pair.noisy.shape[0] * pair.noisy.shape[1],
+                **{protocol: evaluate_image(result, pair.clean, protocol) for protocol in protocols},
+            }
             if meter.bytes is not None:
                 self.state['bytes'] = max(self.state.get('bytes', 0), meter.bytes)
             write_json(self.state, self.path)
@@ -110,14 +116,17 @@ class Cell:
     def _summary(self, pairs: list[Pair], protocols: list[str]) -> dict[str, Any]:
         images = list(self.state['images'].values())
         seconds = sum(image['seconds'] for image in images)
-        return {**{protocol: float(np.mean([image[protocol] for image in images])) for protocol in protocols},
-                **{key: self.state[key] for key in _SUMMARY if key in self.state},
-                'megapixels_per_second': sum(image['pixels'] for image in images) / 1e6 / max(seconds, 1e-9),
-                'images': {image['name']: {protocol: image[protocol] for protocol in protocols} for image in images},
-                'crops': {pairs[number].name: str(self._crop_file(number)) for number in sorted(self.shown)}}
+        return {
+            **{protocol: float(np.mean([image[protocol] for image in images])) for protocol in protocols},
+            **{key: self.state[key] for key in _SUMMARY if key in self.state},
+            'megapixels_per_second': sum(image['pixels'] for image in images) / 1e6 / max(seconds, 1e-9),
+            'images': {image['name']: {protocol: image[protocol] for protocol in protocols} for image in images},
+            'crops': {pairs[number].name: str(self._crop_file(number)) for number in sorted(self.shown)},
+        }
 
 
 def _check_result(result: np.ndarray, pair: Pair) -> None:
     if result.shape != pair.noisy.shape or result.dtype != np.uint8:
-        raise UserError(f'{pair.name}: expected a result of {pair.noisy.shape} uint8, got {result.shape} '
-                        f'{result.dtype}')
+        raise UserError(
+            f'{pair.name}: expected a result of {pair.noisy.shape} uint8, got {result.shape} {result.dtype}'
+        )

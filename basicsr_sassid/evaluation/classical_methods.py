@@ -1,4 +1,5 @@
 """Classical denoisers through their libraries: OpenCV, scikit-image, bm3d."""
+
 from __future__ import annotations
 
 import functools
@@ -36,16 +37,19 @@ def noisy(options: NoisyOptions, context: MethodContext) -> Method:
 
 def gaussian(options: GaussianOptions, context: MethodContext) -> Method:
     """Gaussian blur."""
-    return _with_setting(options.sigma, 'sigma', context,
-                         lambda sigma: lambda image: cv2.GaussianBlur(image, (0, 0), sigma))
+    return _with_setting(
+        options.sigma, 'sigma', context, lambda sigma: lambda image: cv2.GaussianBlur(image, (0, 0), sigma)
+    )
 
 
 def opencv_nlm(options: OpenCVNLMOptions, context: MethodContext) -> Method:
     """OpenCV's non-local means of colour images."""
+
     def run(image: np.ndarray, h: float | None = None) -> np.ndarray:
         h = _estimated_sigma(image) if h is None else h
         # it converts to Lab, from BGR
         return cv2.fastNlMeansDenoisingColored(np.ascontiguousarray(image[..., ::-1]), None, h, h, 7, 21)[..., ::-1]
+
     if options.h == 'sigma':
         return Method(run)
     return _with_setting(options.h, 'h', context, lambda h: functools.partial(run, h=h))
@@ -53,21 +57,34 @@ def opencv_nlm(options: OpenCVNLMOptions, context: MethodContext) -> Method:
 
 def skimage_tv(options: SkimageTVOptions, context: MethodContext) -> Method:
     """scikit-image's total variation, calibrated."""
-    return _calibrated(functools.partial(restoration.denoise_tv_chambolle, channel_axis=-1),
-                       {'weight': options.weights})
+    return _calibrated(
+        functools.partial(restoration.denoise_tv_chambolle, channel_axis=-1), {'weight': options.weights}
+    )
 
 
 def skimage_wavelet(options: SkimageWaveletOptions, context: MethodContext) -> Method:
     """scikit-image's wavelets, calibrated."""
-    return _calibrated(functools.partial(restoration.denoise_wavelet, channel_axis=-1, convert2ycbcr=True,
-                                         wavelet='db2', rescale_sigma=True, method='VisuShrink'),
-                       {'sigma': options.sigmas})
+    return _calibrated(
+        functools.partial(
+            restoration.denoise_wavelet,
+            channel_axis=-1,
+            convert2ycbcr=True,
+            wavelet='db2',
+            rescale_sigma=True,
+            method='VisuShrink',
+        ),
+        {'sigma': options.sigmas},
+    )
 
 
 def skimage_nlm(options: SkimageNLMOptions, context: MethodContext) -> Method:
     """scikit-image's non-local means, calibrated."""
-    return _calibrated(functools.partial(restoration.denoise_nl_means, channel_axis=-1, fast_mode=True, patch_size=5,
-                                         patch_distance=6), {'h': options.h})
+    return _calibrated(
+        functools.partial(
+            restoration.denoise_nl_means, channel_axis=-1, fast_mode=True, patch_size=5, patch_distance=6
+        ),
+        {'h': options.h},
+    )
 
 
 def bm3d(options: BM3DOptions, context: MethodContext) -> Method:
@@ -75,14 +92,16 @@ def bm3d(options: BM3DOptions, context: MethodContext) -> Method:
     try:
         import bm3d as library  # an extra: its licence is non-commercial
     except ImportError as error:
-        raise UserError("bm3d is not installed: pip install 'basicsr_sassid[bm3d]' (licence: non-commercial)"
-                        ) from error
+        raise UserError(
+            "bm3d is not installed: pip install 'basicsr_sassid[bm3d]' (licence: non-commercial)"
+        ) from error
     noise = context.noise if options.noise == 'spectrum' else None
 
     def run(image: np.ndarray) -> np.ndarray:
         power = _estimated_sigma(image) / 255 if noise is None else _power_spectrum(image, noise, options.adapt)
         with numpy_with_trapz():
-            return (library.bm3d_rgb(image / 255., power).clip(0, 1) * 255).round().astype(np.uint8)
+            return (library.bm3d_rgb(image / 255.0, power).clip(0, 1) * 255).round().astype(np.uint8)
+
     return Method(run)
 
 
@@ -95,6 +114,7 @@ def _with_setting(setting: float | BestOf, name: str, context: MethodContext, ma
     def log_error(value: float) -> float:
         run = make(value)
         return float(np.mean([np.log(((run(noisy).astype(float) - clean) ** 2).mean()) for noisy, clean in pairs]))
+
     value = min(setting.best_of, key=log_error)
     return Method(make(value), note=f'best {name} {value:g}')
 
@@ -105,10 +125,12 @@ def _estimated_sigma(image: np.ndarray) -> float:
 
 def _calibrated(function: Callable[..., np.ndarray], parameters: dict[str, list[Any]]) -> Method:
     """scikit-image's J-invariant calibration (Batson and Royer, 2019), anew for each image."""
+
     def run(image: np.ndarray) -> np.ndarray:
         floats = image.astype(np.float64) / 255
         best: Any = restoration.calibrate_denoiser(floats, function, parameters)
         return (best(floats).clip(0, 1) * 255).round().astype(np.uint8)
+
     return Method(run)
 
 
@@ -118,8 +140,8 @@ def _power_spectrum(image: np.ndarray, noise: NoiseModel, adapt: bool) -> np.nda
     if min(height, width) <= 2 * MAX_LAG:
         raise UserError(f'bm3d with a spectrum: expected images above {2 * MAX_LAG} pixels a side, got {image.shape}')
     gain = noise_gain(image, noise) if adapt else np.ones(3)
-    variance = (noise.sigma_at(local_intensity(image.astype(np.float32))) ** 2).mean(axis=(0, 1)) * gain ** 2
+    variance = (noise.sigma_at(local_intensity(image.astype(np.float32))) ** 2).mean(axis=(0, 1)) * gain**2
     covariance = np.zeros((3, height, width))
-    covariance[:, :2 * MAX_LAG + 1, :2 * MAX_LAG + 1] = noise.cross_correlation[range(3), range(3)]
+    covariance[:, : 2 * MAX_LAG + 1, : 2 * MAX_LAG + 1] = noise.cross_correlation[range(3), range(3)]
     spectrum = np.fft.fft2(np.roll(covariance, (-MAX_LAG, -MAX_LAG), axis=(1, 2))).real.clip(0)
-    return (spectrum * (variance / 255 ** 2)[:, None, None] * height * width).transpose(1, 2, 0)
+    return (spectrum * (variance / 255**2)[:, None, None] * height * width).transpose(1, 2, 0)

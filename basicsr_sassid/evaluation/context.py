@@ -1,4 +1,5 @@
 """Arguments and results of the functions that build the methods of an evaluation."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -26,6 +27,7 @@ class Method:
         net: its network, where it has one.
         note: a setting that was found before the first image, for the table.
     """
+
     run: Run
     net: nn.Module | None = None
     note: str = ''
@@ -41,6 +43,7 @@ class MethodContext:
         weights_of: (training, network or None for the one that it delivers) -> weights file; None: nothing is trained.
         noise: of all noisy images together, measured on first use.
     """
+
     pairs: list[tuple[np.ndarray, np.ndarray]]
     device: str
     weights_of: Callable[[str, str | None], Path] | None = None
@@ -57,5 +60,6 @@ Builder = Callable[[Any, MethodContext], Method]
 @dataclasses.dataclass(frozen=True)
 class MethodType:
     """A type of method: its option block, and the function that builds a method from it."""
+
     options: type[MethodOptions]
     build: Builder

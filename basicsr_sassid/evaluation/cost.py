@@ -1,4 +1,5 @@
 """Cost of a method: parameters, multiply-adds, time, memory; and the machine that it was measured on."""
+
 from __future__ import annotations
 
 import contextlib
@@ -27,8 +28,10 @@ def network_cost(method: Method) -> dict[str, float]:
         return {}
     with FlopCounterMode(display=False) as counter:
         method.run(np.full((SIDE, SIDE, 3), 127, np.uint8))
-    return {'params': sum(parameter.numel() for parameter in method.net.parameters()),
-            'macs': counter.get_total_flops() / 2}
+    return {
+        'params': sum(parameter.numel() for parameter in method.net.parameters()),
+        'macs': counter.get_total_flops() / 2,
+    }
 
 
 class ResourceMeter:
@@ -45,7 +48,7 @@ class ResourceMeter:
 
     def __init__(self, device: str) -> None:
         self.gpu = torch.device(device) if device.startswith('cuda') else None
-        self.seconds = 0.
+        self.seconds = 0.0
         self.bytes: int | None = None
 
     @contextlib.contextmanager
@@ -90,10 +93,14 @@ def _resident_bytes(key: str) -> int | None:
 
 def machine(device: str) -> dict[str, Any]:
     """Versions and hardware, for the JSON."""
-    return {'versions': versions(), 'system': platform.platform(), 'cpu': _processor(),
-            'cores': len(os.sched_getaffinity(0)) if sys.platform == 'linux' else os.cpu_count(),
-            'threads': torch.get_num_threads(),
-            'gpu': torch.cuda.get_device_name(device) if device.startswith('cuda') else None}
+    return {
+        'versions': versions(),
+        'system': platform.platform(),
+        'cpu': _processor(),
+        'cores': len(os.sched_getaffinity(0)) if sys.platform == 'linux' else os.cpu_count(),
+        'threads': torch.get_num_threads(),
+        'gpu': torch.cuda.get_device_name(device) if device.startswith('cuda') else None,
+    }
 
 
 def _processor() -> str:

@@ -1,4 +1,5 @@
 """The figure of crops: a method a column, its PSNR under it, and the noise that it removed."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -43,8 +44,9 @@ def draw_crop_grid(rows: Sequence[Mapping[str, tuple[np.ndarray, str]]], residua
                 removed = (128 + _AMPLIFIED * (first - crop)).clip(0, 255).astype(np.uint8)
                 _paste(grid, removed, (left, top + side))
             if number == 0:
-                draw.multiline_text((left + side / 2, _HEAD / 2), _wrapped(name), 'black', font, anchor='mm',
-                                    align='center')
+                draw.multiline_text(
+                    (left + side / 2, _HEAD / 2), _wrapped(name), 'black', font, anchor='mm', align='center'
+                )
             draw.text((left + side / 2, top + height + _FOOT / 2), caption, 'black', font, anchor='mm')
     return np.array(grid)
 
@@ -58,4 +60,4 @@ def _wrapped(name: str, width: int = 34) -> str:
     if len(name) <= width:
         return name
     cut = name.rfind(' ', 0, width)
-    return name[:cut] + '\n' + name[cut + 1:] if cut > 0 else name
+    return name[:cut] + '\n' + name[cut + 1 :] if cut > 0 else name

@@ -1,4 +1,5 @@
 """The methods of an evaluation, by type: ours, any network of the registry, classical ones."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -52,8 +53,10 @@ def blend(options: BlendOptions, context: MethodContext) -> Method:
 def build_blend(student: Denoiser, context: MethodContext) -> Method:
     """The blend of a student with the spectral denoiser, by the noisy images of ``context``."""
     images = [noisy for noisy, _ in context.pairs]
-    crops = blend_crops({index: image.shape[:2] for index, image in enumerate(images)},
-                        lambda index: images[index].astype(np.float32) / 255)
+    crops = blend_crops(
+        {index: image.shape[:2] for index, image in enumerate(images)},
+        lambda index: images[index].astype(np.float32) / 255,
+    )
     fitted = fit_blend(SpectralDenoiser(context.noise), student, crops, context.noise)
     return Method(fitted.denoiser, student.net, f'{fitted.denoiser.student_weight:.0%} student')
 

@@ -1,4 +1,5 @@
 """The images of one dataset of an evaluation, in memory."""
+
 from __future__ import annotations
 
 import zlib
@@ -16,6 +17,7 @@ from basicsr_sassid.utils.errors import UserError
 
 class Pair(NamedTuple):
     """A noisy image and its clean reference, (H, W, 3) uint8 RGB, and the name of the noisy file."""
+
     name: str
     noisy: np.ndarray
     clean: np.ndarray
@@ -24,8 +26,12 @@ class Pair(NamedTuple):
 def read_pairs(name: str, options: DatasetOptions) -> list[Pair]:
     """Read the images of ``datasets.<name>``: the first of every ``every``. Raises UserError."""
     where = f'datasets.{name}'
-    block = {**complete_dataset(options.model_dump(exclude={'every'}), where, ['type', 'dataroot_lq', 'dataroot_gt']),
-             'name': name, 'phase': 'val', 'scale': 1}
+    block = {
+        **complete_dataset(options.model_dump(exclude={'every'}), where, ['type', 'dataroot_lq', 'dataroot_gt']),
+        'name': name,
+        'phase': 'val',
+        'scale': 1,
+    }
     try:
         dataset = sort_paths(build_dataset(block))
     except (AssertionError, ValueError) as error:  # BasicSR's complaint about pairs that do not match
@@ -35,12 +41,15 @@ def read_pairs(name: str, options: DatasetOptions) -> list[Pair]:
         try:
             sample = dataset[index]
         except Exception as error:  # BasicSR's readers raise anything on a damaged image
-            raise UserError(f'{where}: image {index + 1} of {block["dataroot_lq"]} or its clean reference cannot be '
-                            f'read: {error}') from error
+            raise UserError(
+                f'{where}: image {index + 1} of {block["dataroot_lq"]} or its clean reference cannot be read: {error}'
+            ) from error
         noisy, clean = ((sample[key].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8) for key in ('lq', 'gt'))
         if noisy.shape != clean.shape:
-            raise UserError(f'{where}: {sample["lq_path"]}: expected the size of its clean reference, {clean.shape}, '
-                            f'got {noisy.shape}')
+            raise UserError(
+                f'{where}: {sample["lq_path"]}: expected the size of its clean reference, {clean.shape}, '
+                f'got {noisy.shape}'
+            )
         pairs.append(Pair(Path(sample['lq_path']).stem, noisy, clean))
     if not pairs:
         raise UserError(f'{where}: no image in {block["dataroot_lq"]}')

@@ -1,4 +1,5 @@
 """The protocols of a table, by name: BasicSR metrics with their settings, and what each stands for."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -10,14 +11,22 @@ from basicsr_sassid.utils.errors import UserError
 
 # name -> option block of a BasicSR metric, and what stands above its column's explanation
 PROTOCOLS: dict[str, tuple[dict[str, Any], str]] = {
-    'psnr': ({'type': 'calculate_psnr', 'crop_border': 0},
-             'dB, of each image (a block of 256x256 in SIDD) on rounded 8-bit RGB; mean over the images'),
-    'ssim_gaussian': ({'type': 'calculate_ssim', 'crop_border': 0},
-                      "each channel by itself, Gaussian 11x11: BasicSR's"),
-    'ssim_uniform': ({'type': 'calculate_ssim_uniform', 'crop_border': 0},
-                     "each channel by itself, uniform 7x7: scikit-image's default"),
-    'ssim_matlab': ({'type': 'calculate_ssim_matlab', 'crop_border': 0},
-                    "the RGB image as a volume, Gaussian 11x11x11: MATLAB's, and the SIDD server's until 2023"),
+    'psnr': (
+        {'type': 'calculate_psnr', 'crop_border': 0},
+        'dB, of each image (a block of 256x256 in SIDD) on rounded 8-bit RGB; mean over the images',
+    ),
+    'ssim_gaussian': (
+        {'type': 'calculate_ssim', 'crop_border': 0},
+        "each channel by itself, Gaussian 11x11: BasicSR's",
+    ),
+    'ssim_uniform': (
+        {'type': 'calculate_ssim_uniform', 'crop_border': 0},
+        "each channel by itself, uniform 7x7: scikit-image's default",
+    ),
+    'ssim_matlab': (
+        {'type': 'calculate_ssim_matlab', 'crop_border': 0},
+        "the RGB image as a volume, Gaussian 11x11x11: MATLAB's, and the SIDD server's until 2023",
+    ),
 }
 
 

@@ -1,4 +1,5 @@
 """`sassid benchmark`: every method on every dataset, cell by cell."""
+
 from __future__ import annotations
 
 import contextlib
@@ -43,19 +44,32 @@ def run_benchmark(opt: dict[str, Any], root: str | os.PathLike[str] = '.') -> di
     device = str(choose_device(options.device))
     silence()
     datasets = {name: read_pairs(name, block) for name, block in options.datasets.items()}
-    result: dict[str, Any] = {'name': options.name,
-                              'protocols': {name: describe_protocol(name) for name in options.protocols},
-                              **machine(device), 'seed': options.seed, 'options': opt,
-                              'images': {name: len(pairs) for name, pairs in datasets.items()},
-                              'cells': {name: {} for name in datasets}}
+    result: dict[str, Any] = {
+        'name': options.name,
+        'protocols': {name: describe_protocol(name) for name in options.protocols},
+        **machine(device),
+        'seed': options.seed,
+        'options': opt,
+        'images': {name: len(pairs) for name, pairs in datasets.items()},
+        'cells': {name: {} for name in datasets},
+    }
     for dataset, pairs in datasets.items():
         trainings = Trainings(folder, options, dataset)
         context = MethodContext([(pair.noisy, pair.clean) for pair in pairs], device, trainings.weights_of)
-        common = {'version': __version__, 'images': content_key(pairs), 'protocols': options.protocols,
-                  'device': device, 'seed': options.seed}
+        common = {
+            'version': __version__,
+            'images': content_key(pairs),
+            'protocols': options.protocols,
+            'device': device,
+            'seed': options.seed,
+        }
         for name, method in options.methods.items():
-            cell = Cell(folder / 'cells' / dataset, name, {**common, **_method_settings(method, trainings)},
-                        shown_images(len(pairs), options.crop_grid.images))
+            cell = Cell(
+                folder / 'cells' / dataset,
+                name,
+                {**common, **_method_settings(method, trainings)},
+                shown_images(len(pairs), options.crop_grid.images),
+            )
             print(f'{dataset}: {name}', file=sys.stderr, flush=True)
             result['cells'][dataset][name] = cell.run(method, pairs, context, options.protocols)
             table.write(result, folder)

@@ -1,5 +1,6 @@
 """The typed options of an evaluation: datasets, protocols, trainings, methods, crop grid. Every default is stated here,
 or in the class that a method hands its settings to."""
+
 from __future__ import annotations
 
 import os
@@ -24,11 +25,13 @@ class BestOf(OptionBlock):
     Attributes:
         best_of: candidates.
     """
+
     best_of: list[float]
 
 
 def _setting(*words: str) -> BeforeValidator:
     """A number, ``{best_of: [numbers]}``, or one of ``words``."""
+
     def is_number(value: object) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -39,8 +42,10 @@ def _setting(*words: str) -> BeforeValidator:
                 return BestOf(best_of=candidates)
         elif is_number(value) or value in words or isinstance(value, BestOf):
             return value
-        raise ValueError(f'expected a number, {"".join(f"{word}, " for word in words)}or {{best_of: [numbers]}}, got '
-                         f'{value!r}')
+        raise ValueError(
+            f'expected a number, {"".join(f"{word}, " for word in words)}or {{best_of: [numbers]}}, got {value!r}'
+        )
+
     return BeforeValidator(parse)
 
 
@@ -51,8 +56,9 @@ def _empty_block() -> BeforeValidator:
 
 Setting: TypeAlias = Annotated[float | BestOf, _setting()]
 SettingOrSigma: TypeAlias = Annotated[float | Literal['sigma'] | BestOf, _setting('sigma')]
-PathText: TypeAlias = Annotated[str, BeforeValidator(
-    lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value)]
+PathText: TypeAlias = Annotated[
+    str, BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value)
+]
 
 
 class DatasetOptions(OptionBlock):
@@ -63,6 +69,7 @@ class DatasetOptions(OptionBlock):
         type: name in BasicSR's registry.
         every: evaluate the first of so many images; trainings see all noisy images.
     """
+
     model_config = ConfigDict(extra='allow')
     dataroot_lq: PathText
     dataroot_gt: PathText
@@ -78,6 +85,7 @@ class TrainingOptions(OptionBlock):
         minutes: time for all stages.
         force_yml: changes ``a:b=value``, as on the command line.
     """
+
     opt: PathText
     minutes: float = Field(gt=0)
     force_yml: list[str] = []
@@ -90,14 +98,17 @@ class CropGridOptions(OptionBlock):
         images: number of rows, evenly spaced images.
         methods: columns; empty: all methods.
     """
+
     images: int = Field(default=3, ge=1)
     methods: Annotated[list[str], BeforeValidator(lambda value: [] if value is None else value)] = []
 
 
 # ---- methods ----
 
+
 class MethodOptions(OptionBlock):
     """``methods.<name>``: a type, and the settings of that type."""
+
     type: str
 
 
@@ -107,26 +118,31 @@ class NoisyOptions(MethodOptions):
 
 class GaussianOptions(MethodOptions):
     """Gaussian blur; ``sigma`` in pixels."""
+
     sigma: Setting = 1.5
 
 
 class OpenCVNLMOptions(MethodOptions):
     """OpenCV's non-local means; ``h`` in grey levels, ``sigma``: scikit-image's estimate for each image."""
-    h: SettingOrSigma = 3.
+
+    h: SettingOrSigma = 3.0
 
 
 class SkimageNLMOptions(MethodOptions):
     """scikit-image's non-local means; ``h``: candidates of its calibration, of images in [0, 1]."""
+
     h: list[float] = np.geomspace(0.005, 0.3, 6).tolist()
 
 
 class SkimageTVOptions(MethodOptions):
     """scikit-image's total variation; ``weights``: candidates of its calibration."""
+
     weights: list[float] = np.geomspace(0.005, 0.3, 8).tolist()
 
 
 class SkimageWaveletOptions(MethodOptions):
     """scikit-image's wavelets; ``sigmas``: candidates of its calibration, of images in [0, 1]."""
+
     sigmas: list[float] = np.geomspace(0.005, 0.3, 8).tolist()
 
 
@@ -137,12 +153,14 @@ class BM3DOptions(MethodOptions):
         noise: ``sigma``: white, by scikit-image's estimate; ``spectrum``: as measured in the noisy images.
         adapt: measure the gain of ``spectrum`` anew in each image.
     """
+
     noise: Literal['sigma', 'spectrum'] = 'sigma'
     adapt: bool = True
 
 
 class SpectralOptions(MethodOptions):
     """The classical denoiser of this package; ``adapt`` and ``strength`` are SpectralDenoiser's."""
+
     adapt: bool | None = None
     strength: float | None = None
 
@@ -155,6 +173,7 @@ class NetworkOptions(MethodOptions):
         training: one of ``trainings``.
         net: network of that training; default: ``g``, or ``bsn`` where the training has no stage ``unet``.
     """
+
     weights: PathText | None = None
     training: str | None = None
     net: Literal['g', 'bsn', 'bnn', 'lan'] | None = None
@@ -162,8 +181,10 @@ class NetworkOptions(MethodOptions):
 
 class DenoiserOptions(NetworkOptions):
     """Any network of BasicSR's registry; the other keys and their defaults are Denoiser's."""
+
     renamed_keys: ClassVar[Mapping[str, str]] = {
-        'passes': 'inference, with the keys of the option block inference (stride is now pd_b, parts num_masks)'}
+        'passes': 'inference, with the keys of the option block inference (stride is now pd_b, parts num_masks)'
+    }
     tile: int | None = None
     overlap: int | None = None
     self_ensemble: bool | None = None
@@ -184,6 +205,7 @@ class BlendOptions(NetworkOptions):
 
 # ---- the file ----
 
+
 class EvaluationOptions(OptionBlock):
     """An evaluation file such as ``options/evaluation/classical.yml``.
 
@@ -195,6 +217,7 @@ class EvaluationOptions(OptionBlock):
         device: ``auto``, or torch's name of a device.
         seed: of the trainings.
     """
+
     renamed_keys: ClassVar[Mapping[str, str]] = {'sheet': 'crop_grid'}
     name: str
     datasets: dict[str, DatasetOptions]
@@ -217,8 +240,11 @@ def parse_evaluation(opt: Mapping[str, Any], method_options: Mapping[str, type[M
         UserError: names the key, what was found and what is allowed.
     """
     blocks = opt.get('methods')
-    parsed = {name: _parse_method(f'methods.{name}', block, method_options) for name, block in blocks.items()
-              } if isinstance(blocks, Mapping) else blocks
+    parsed = (
+        {name: _parse_method(f'methods.{name}', block, method_options) for name, block in blocks.items()}
+        if isinstance(blocks, Mapping)
+        else blocks
+    )
     try:
         options = EvaluationOptions.parse({**opt, **({} if parsed is None else {'methods': parsed})}, 'options')
     except UserError as error:

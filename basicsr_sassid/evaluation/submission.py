@@ -1,4 +1,5 @@
 """Submissions to the servers of SIDD and DND, and a check that reads them back."""
+
 from __future__ import annotations
 
 import base64
@@ -35,9 +36,15 @@ _MAX_MARGIN, _MULTIPLE = 80, 32  # context pixels around a box of DND, and the n
 _ENDINGS = '.mat (the server that closed in 2023) or .csv (Kaggle)'
 
 
-def submit_sidd(downloaded: str | os.PathLike, weights: str | os.PathLike, output: str | os.PathLike,
-                self_ensemble: bool = False, device: str = 'auto', incomplete: bool = False,
-                about: dict[str, str] | None = None) -> None:
+def submit_sidd(
+    downloaded: str | os.PathLike,
+    weights: str | os.PathLike,
+    output: str | os.PathLike,
+    self_ensemble: bool = False,
+    device: str = 'auto',
+    incomplete: bool = False,
+    about: dict[str, str] | None = None,
+) -> None:
     """Denoise ``BenchmarkNoisyBlocksSrgb.mat`` and write a submission to the SIDD server.
 
     Args:
@@ -68,8 +75,15 @@ def submit_sidd(downloaded: str | os.PathLike, weights: str | os.PathLike, outpu
     seconds = (time.perf_counter() - started) / (noisy.size / 3e6)
     with atomic_write(output) as partial:
         if output.suffix == '.mat':
-            scipy.io.savemat(partial, {_SIDD_VARIABLE: clean, 'TimeMPSrgb': seconds, 'OptionalData': about or {
-                'MethodName': 'basicsr_sassid', 'Authors': '', 'Venue': ''}}, do_compression=True)
+            scipy.io.savemat(
+                partial,
+                {
+                    _SIDD_VARIABLE: clean,
+                    'TimeMPSrgb': seconds,
+                    'OptionalData': about or {'MethodName': 'basicsr_sassid', 'Authors': '', 'Venue': ''},
+                },
+                do_compression=True,
+            )
         else:
             with open(partial, 'w', newline='') as file:
                 rows = csv.writer(file)
@@ -78,8 +92,14 @@ def submit_sidd(downloaded: str | os.PathLike, weights: str | os.PathLike, outpu
                     rows.writerow([number, base64.b64encode(block.tobytes()).decode()])
 
 
-def submit_dnd(downloaded: str | os.PathLike, weights: str | os.PathLike, output: str | os.PathLike,
-               self_ensemble: bool = False, device: str = 'auto', incomplete: bool = False) -> None:
+def submit_dnd(
+    downloaded: str | os.PathLike,
+    weights: str | os.PathLike,
+    output: str | os.PathLike,
+    self_ensemble: bool = False,
+    device: str = 'auto',
+    incomplete: bool = False,
+) -> None:
     """Denoise the boxes of DND and write the bundle for its server: ``0001.mat`` to ``0050.mat``, to be zipped.
 
     Each box is denoised with up to 80 pixels around it, as many as the photograph has there, brought down to a multiple
@@ -122,10 +142,12 @@ def _claim(folder: Path, made_of: dict[str, Any]) -> None:
 
 def _denoised_box(denoise: Denoiser, photo: np.ndarray, box: tuple[int, ...]) -> np.ndarray:
     top, bottom, left, right = box
-    above, below, before, after = (min(room, _MAX_MARGIN) // _MULTIPLE * _MULTIPLE for room in (
-        top, photo.shape[0] - bottom, left, photo.shape[1] - right))
-    with_context = np.ascontiguousarray(photo[top - above:bottom + below, left - before:right + after])
-    return denoise(with_context)[above:above + bottom - top, before:before + right - left]
+    above, below, before, after = (
+        min(room, _MAX_MARGIN) // _MULTIPLE * _MULTIPLE
+        for room in (top, photo.shape[0] - bottom, left, photo.shape[1] - right)
+    )
+    with_context = np.ascontiguousarray(photo[top - above : bottom + below, left - before : right + after])
+    return denoise(with_context)[above : above + bottom - top, before : before + right - left]
 
 
 def check_submission(path: str | os.PathLike) -> str:
@@ -145,13 +167,15 @@ def check_submission(path: str | os.PathLike) -> str:
         raise UserError(f'{path}: expected a folder (DND) or a name that ends in {_ENDINGS}')
     if blocks.shape != BLOCKS or blocks.dtype != np.uint8:
         raise UserError(f'{path}: expected {BLOCKS} uint8, got {blocks.shape} {blocks.dtype}')
-    _refuse_black(path, [(f'image {image + 1}, block {block + 1}', blocks[image, block])
-                         for image, block in np.ndindex(BLOCKS[:2])])
+    _refuse_black(
+        path,
+        [(f'image {image + 1}, block {block + 1}', blocks[image, block]) for image, block in np.ndindex(BLOCKS[:2])],
+    )
     return f'{path}: {BLOCKS[0]} images of {BLOCKS[1]} blocks, {BLOCKS[2]}x{BLOCKS[3]}, 8 bits'
 
 
 def _read_csv(path: Path) -> np.ndarray:
-    csv.field_size_limit(2 ** 24)
+    csv.field_size_limit(2**24)
     try:
         with open(path, newline='') as file:
             header, *rows = csv.reader(file)
@@ -163,8 +187,9 @@ def _read_csv(path: Path) -> np.ndarray:
     if [row[0] for row in rows] != [str(number) for number in range(count)]:
         raise UserError(f'{path}: expected the rows 0 to {count - 1} in order, found {len(rows)} rows')
     try:
-        return np.stack([np.frombuffer(base64.b64decode(row[1], validate=True), np.uint8).reshape(BLOCKS[2:])
-                         for row in rows]).reshape(BLOCKS)
+        return np.stack(
+            [np.frombuffer(base64.b64decode(row[1], validate=True), np.uint8).reshape(BLOCKS[2:]) for row in rows]
+        ).reshape(BLOCKS)
     except ValueError as error:
         raise UserError(f'{path}: a block is not 256x256x3 bytes in base64: {error}') from error
 
@@ -180,8 +205,9 @@ def _check_bundle(folder: Path) -> str:
             raise UserError(f'{folder / name}: expected {BOXES} boxes, got {len(cells)}')
         for number, box in enumerate(cells, 1):
             if box.shape != (SIDE, SIDE, 3) or box.dtype != np.float32:
-                raise UserError(f'{folder / name}, box {number}: expected {SIDE}x{SIDE}x3 float32, got {box.shape} '
-                                f'{box.dtype}')
+                raise UserError(
+                    f'{folder / name}, box {number}: expected {SIDE}x{SIDE}x3 float32, got {box.shape} {box.dtype}'
+                )
             if not (box.min() >= 0 and box.max() <= 1):  # also of NaN
                 raise UserError(f'{folder / name}, box {number}: expected values in [0, 1]')
         if bool(read_mat(folder / name, 'israw').item()) or read_mat(folder / name, 'eval_version').item() != '1.0':

@@ -1,4 +1,5 @@
 """One table in four forms, and one figure a dataset."""
+
 from __future__ import annotations
 
 import csv
@@ -13,15 +14,24 @@ from basicsr_sassid.io.atomic import atomic_write, write_json
 from basicsr_sassid.io.photo import Photo, read_photo, write_photo
 
 _ORACLE = '*'
-_COSTS = {'params': ('params M', 1e-6, 2), 'macs': ('GMAC 256x256', 1e-9, 1),
-          'megapixels_per_second': ('MP/s', 1, 3), 'bytes': ('peak MiB', 2 ** -20, 0)}  # key: title, factor, digits
+_COSTS = {
+    'params': ('params M', 1e-6, 2),
+    'macs': ('GMAC 256x256', 1e-9, 1),
+    'megapixels_per_second': ('MP/s', 1, 3),
+    'bytes': ('peak MiB', 2**-20, 0),
+}  # key: title, factor, digits
 
 
 def rows(result: dict[str, Any]) -> list[list[str]]:
     """The header, then a row a method. Memory is the most over the datasets, MP/s their mean."""
     datasets, protocols = list(result['cells']), list(result['protocols'])
-    lines = [['method', *(f'{dataset} {protocol}' for dataset in datasets for protocol in protocols),
-              *(title for title, _, _ in _COSTS.values())]]
+    lines = [
+        [
+            'method',
+            *(f'{dataset} {protocol}' for dataset in datasets for protocol in protocols),
+            *(title for title, _, _ in _COSTS.values()),
+        ]
+    ]
     for method, block in result['options']['methods'].items():
         cells = [result['cells'][dataset].get(method, {}) for dataset in datasets]
         line = [f'{method} {_ORACLE}' if is_oracle(block) else method]
@@ -57,10 +67,15 @@ def notes(result: dict[str, Any]) -> list[str]:
     """What a reader must know of the columns and rows."""
     lines = [f'{name}: {text}.' for name, text in result['protocols'].items()]
     if any(is_oracle(block) for block in result['options']['methods'].values()):
-        lines.append(f'{_ORACLE}: its setting is the one that suits the clean references best, which no user could '
-                     'know.')
-    settings = [f'{method}, {dataset}: {cell["note"]}' for dataset, cells in result['cells'].items()
-                for method, cell in cells.items() if cell.get('note')]
+        lines.append(
+            f'{_ORACLE}: its setting is the one that suits the clean references best, which no user could know.'
+        )
+    settings = [
+        f'{method}, {dataset}: {cell["note"]}'
+        for dataset, cells in result['cells'].items()
+        for method, cell in cells.items()
+        if cell.get('note')
+    ]
     if settings:
         lines.append('Settings: ' + '; '.join(settings) + '.')
     images = ', '.join(f'{count} images of {name}' for name, count in result['images'].items())
@@ -73,8 +88,13 @@ def terminal(result: dict[str, Any]) -> str:
     """Aligned columns."""
     lines = rows(result)
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    text = ['  '.join(cell.ljust(width) if column == 0 else cell.rjust(width)
-                      for column, (cell, width) in enumerate(zip(line, widths))) for line in lines]
+    text = [
+        '  '.join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths))
+        )
+        for line in lines
+    ]
     return '\n'.join([*text, '', *notes(result)])
 
 
@@ -82,8 +102,11 @@ def markdown(result: dict[str, Any]) -> str:
     """A Markdown table, and its notes as a list."""
     header, *body = rows(result)
     lines = [header, ['---'] * len(header), *body]
-    return '\n'.join('| ' + ' | '.join(cell.replace('|', '/') for cell in line) + ' |' for line in lines) + '\n\n' + (
-        '\n'.join(f'- {note}' for note in notes(result)) + '\n')
+    return (
+        '\n'.join('| ' + ' | '.join(cell.replace('|', '/') for cell in line) + ' |' for line in lines)
+        + '\n\n'
+        + ('\n'.join(f'- {note}' for note in notes(result)) + '\n')
+    )
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
@@ -107,9 +130,13 @@ def write_crop_grid(result: dict[str, Any], dataset: str, pairs: list[Pair], met
     for pair in pairs:
         if pair.name in shown:
             box = crop_box(pair.clean)
-            grid.append({'noisy': (pair.noisy[box], ''),
-                         **{name: _labelled_crop(cell, pair.name) for name, cell in cells.items()},
-                         'clean': (pair.clean[box], '')})
+            grid.append(
+                {
+                    'noisy': (pair.noisy[box], ''),
+                    **{name: _labelled_crop(cell, pair.name) for name, cell in cells.items()},
+                    'clean': (pair.clean[box], ''),
+                }
+            )
     if grid:
         write_photo(Photo(draw_crop_grid(grid, residuals=True)), folder / f'{dataset}.png')
 

@@ -1,4 +1,5 @@
 """The trainings of an evaluation: on the noisy images of a dataset alone, within minutes, once."""
+
 from __future__ import annotations
 
 import json
@@ -58,8 +59,12 @@ class Trainings:
     def settings(self, name: str) -> dict[str, Any]:
         """What the result of a training depends on, of JSON's types."""
         block = self.options.trainings[name]
-        return {'minutes': block.minutes, 'images': self._files(), 'version': __version__,
-                'opt': training_options(name, block, Path('.'), self.options.seed)}
+        return {
+            'minutes': block.minutes,
+            'images': self._files(),
+            'version': __version__,
+            'opt': training_options(name, block, Path('.'), self.options.seed),
+        }
 
     def _plan(self, opt: dict[str, Any], root: Path, minutes: float) -> Plan:
         path = root / 'plan.json'  # a run that continues has the lengths that it started with
@@ -95,8 +100,10 @@ def delivered_network(opt: dict[str, Any]) -> str:
 def _train(opt: dict[str, Any], root: Path, name: str) -> None:
     total = sum(block['iter'] for block in opt['train']['stages'].values())
     with tqdm(total=total, desc=f'  training {name}', unit='it', file=sys.stderr) as bar:
+
         def update_bar(_: object, current_iter: int) -> None:
             bar.update(current_iter - bar.n)
+
         train(resolve_options(opt, root, True, auto_resume=True), on_iteration=update_bar)
     silence()
 

@@ -1,4 +1,5 @@
 """BlendedDenoiser: the weighted mean of two denoisers, with an adjustable strength."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -29,10 +30,11 @@ class BlendedDenoiser:
     Raises:
         ValueError: a denoiser with a weight above 0 is None.
     """
+
     classical: Denoise | None
     student: Denoise | None
     student_weight: float
-    strength: float = 1.
+    strength: float = 1.0
     chroma: float | None = None
     keep_colour: bool = False
 
@@ -52,11 +54,15 @@ class BlendedDenoiser:
         """
         white = np.iinfo(pixels.dtype).max
         fine = pixels if white == 65535 else pixels.astype(np.uint16) * 257  # keeps fractions of a grey level
-        weighted = [(denoise, weight) for denoise, weight in ((self.classical, 1 - self.student_weight),
-                                                              (self.student, self.student_weight))
-                    if denoise is not None and weight > 0]
-        results = [(denoise(fine, scaled(progress, number / len(weighted), 1 / len(weighted))), weight)
-                   for number, (denoise, weight) in enumerate(weighted)]
+        weighted = [
+            (denoise, weight)
+            for denoise, weight in ((self.classical, 1 - self.student_weight), (self.student, self.student_weight))
+            if denoise is not None and weight > 0
+        ]
+        results = [
+            (denoise(fine, scaled(progress, number / len(weighted), 1 / len(weighted))), weight)
+            for number, (denoise, weight) in enumerate(weighted)
+        ]
         output = np.empty_like(pixels)
         for top in range(0, len(pixels), _ROWS):
             rows = slice(top, top + _ROWS)

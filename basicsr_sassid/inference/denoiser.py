@@ -1,4 +1,5 @@
 """A trained network as a function from noisy to denoised arrays."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -33,24 +34,30 @@ class LoadedNetwork:
         img_range: value of white for the network.
         config: see :class:`InferenceConfig`.
     """
+
     net: nn.Module
     img_range: float
     config: InferenceConfig
 
 
-def load_for_inference(weights: str | os.PathLike[str], key: str | None = None,
-                       network: Mapping[str, Any] | None = None) -> LoadedNetwork:
+def load_for_inference(
+    weights: str | os.PathLike[str], key: str | None = None, network: Mapping[str, Any] | None = None
+) -> LoadedNetwork:
     """Build the network that a weights file holds. See :class:`Denoiser` for the arguments and errors."""
     content = read_weights(weights)
     state = state_dict_of(content, weights, key)
     block = network or content.get('network') or infer_network_options(state)
     if block is None:
-        raise UserError(f'{weights}: not of a network known here (BNN, LAN, DenoisingUNet, DBSNl). Say which: '
-                        'network={...}')
+        raise UserError(
+            f'{weights}: not of a network known here (BNN, LAN, DenoisingUNet, DBSNl). Say which: network={{...}}'
+        )
     net = build_network(block, str(weights))
     load_state(net, state, weights)
-    return LoadedNetwork(net, content.get('img_range', 1 if network else 255),
-                         InferenceConfig.from_file(content.get('inference'), str(weights)))
+    return LoadedNetwork(
+        net,
+        content.get('img_range', 1 if network else 255),
+        InferenceConfig.from_file(content.get('inference'), str(weights)),
+    )
 
 
 class Denoiser:
@@ -83,10 +90,19 @@ class Denoiser:
         (40, 50, 3)
     """
 
-    def __init__(self, weights: str | os.PathLike[str], device: str = 'auto', tile: int = 512,  # noqa: PLR0913
-                 overlap: int = 128, self_ensemble: bool = False, precision: str = 'auto', key: str | None = None,
-                 network: Mapping[str, Any] | None = None, img_range: float | None = None,
-                 inference: InferenceConfig | Mapping[str, Any] | None = None) -> None:
+    def __init__(  # noqa: PLR0913  public API: an argument per setting
+        self,
+        weights: str | os.PathLike[str],
+        device: str = 'auto',
+        tile: int = 512,
+        overlap: int = 128,
+        self_ensemble: bool = False,
+        precision: str = 'auto',
+        key: str | None = None,
+        network: Mapping[str, Any] | None = None,
+        img_range: float | None = None,
+        inference: InferenceConfig | Mapping[str, Any] | None = None,
+    ) -> None:
         loaded = load_for_inference(weights, key, network)
         self.net, self.img_range = loaded.net, img_range or loaded.img_range
         self.inference = _overridden(loaded.config, inference)
@@ -101,8 +117,10 @@ class Denoiser:
             raise UserError(f'tile and overlap: expected multiples of {grid}, got {tile} and {overlap}')
         # tiles start on the network's grid in every sub-image, and have the same context there
         self.multiple_of = self.inference.pd_b * math.lcm(grid, self.inference.multiple_of)
-        self.tile, self.overlap = (-(-pixels // self.multiple_of) * self.multiple_of for pixels in (
-            0 if capabilities.global_context else tile, overlap * self.inference.pd_b))
+        self.tile, self.overlap = (
+            -(-pixels // self.multiple_of) * self.multiple_of
+            for pixels in (0 if capabilities.global_context else tile, overlap * self.inference.pd_b)
+        )
         self.self_ensemble = self_ensemble
 
     def __call__(self, image: np.ndarray, progress: Progress | None = None) -> np.ndarray:
@@ -127,9 +145,11 @@ class Denoiser:
                 raise UserError('the result is not finite: are the weights damaged, or is the image?')
             denoised = denoised.clip(0, 1) * white
             return denoised.round() if white > 1 else denoised
+
         untiled = -(-max(pixels.shape[:2]) // self.multiple_of) * self.multiple_of
-        return process_tiles(pixels, denoise_tile, self.tile or untiled, self.overlap, self.multiple_of,
-                             progress).reshape(image.shape)
+        return process_tiles(
+            pixels, denoise_tile, self.tile or untiled, self.overlap, self.multiple_of, progress
+        ).reshape(image.shape)
 
     @torch.no_grad()
     def _predict(self, pixels: np.ndarray) -> np.ndarray:

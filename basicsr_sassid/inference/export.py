@@ -1,4 +1,5 @@
 """Export of a trained network to ONNX."""
+
 from __future__ import annotations
 
 import os
@@ -42,9 +43,15 @@ def export_onnx(weights: str | os.PathLike[str], output: str | os.PathLike[str])
     channels = next(net.parameters()).shape[1]
     # sides that are neither equal nor multiples of 32: the padding must stay in the graph
     example = torch.rand(2, channels, 70, 101)
-    program = torch.onnx.export(net, (example,), input_names=['lq'], output_names=['result'], dynamo=True,
-                                dynamic_shapes={'lq': dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)},
-                                verbose=False)
+    program = torch.onnx.export(
+        net,
+        (example,),
+        input_names=['lq'],
+        output_names=['result'],
+        dynamo=True,
+        dynamic_shapes={'lq': dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)},
+        verbose=False,
+    )
     assert program is not None  # dynamo=True returns a program
     with atomic_write(output) as partial:
         program.save(partial)

@@ -1,4 +1,5 @@
 """Denoise image files and folders."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -15,9 +16,16 @@ from basicsr_sassid.utils.errors import UserError, require_path
 from basicsr_sassid.utils.sequences import scaled
 
 
-def denoise_files(inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str],
-                  weights: str | os.PathLike[str], device: str = 'auto', tile: int = 512, overlap: int = 128,
-                  self_ensemble: bool = False, precision: str = 'auto') -> dict[str, str]:
+def denoise_files(
+    inputs: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    weights: str | os.PathLike[str],
+    device: str = 'auto',
+    tile: int = 512,
+    overlap: int = 128,
+    self_ensemble: bool = False,
+    precision: str = 'auto',
+) -> dict[str, str]:
     """Denoise image files and folders (searched below) into ``output``, keeping names, sub-folders, format, bit
     depth, alpha, ICC profile and EXIF.
 
@@ -36,10 +44,16 @@ def denoise_files(inputs: Sequence[str | os.PathLike[str]], output: str | os.Pat
     targets = plan_outputs(inputs, Path(output).expanduser())
     denoise = Denoiser(weights, device, tile, overlap, self_ensemble, precision)
     failed: dict[str, str] = {}
-    with tqdm(total=len(targets), unit='photo', file=sys.stderr,
-              bar_format='{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]') as bar:
+    with tqdm(
+        total=len(targets),
+        unit='photo',
+        file=sys.stderr,
+        bar_format='{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]',
+    ) as bar:
+
         def show_total(done: float) -> None:
             bar.update(done - bar.n)
+
         for number, (source, target) in enumerate(targets.items()):
             bar.set_description(source.name)
             try:
@@ -59,8 +73,11 @@ def plan_outputs(inputs: Sequence[str | os.PathLike[str]], output: Path) -> dict
     for entry in inputs:
         path = require_path(entry, 'input')
         if path.is_dir():
-            files = [file for file in list_images(path) if output.resolve() not in file.resolve().parents
-                     or path.resolve() == output.resolve()]
+            files = [
+                file
+                for file in list_images(path)
+                if output.resolve() not in file.resolve().parents or path.resolve() == output.resolve()
+            ]
             if not files:
                 raise UserError(f'input: no image ({", ".join(EXTENSIONS)}) in {path} or below')
             targets.update({file: output / file.relative_to(path) for file in files})
@@ -74,7 +91,9 @@ def plan_outputs(inputs: Sequence[str | os.PathLike[str]], output: Path) -> dict
         if target.resolve() in sources:
             raise UserError(f'-o {output}: {target} is an input and would be overwritten. Choose another folder.')
         if target.resolve() in source_of:
-            raise UserError(f'-o {output}: {source} and {source_of[target.resolve()]} would both be written to '
-                            f'{target}. Denoise them into two folders.')
+            raise UserError(
+                f'-o {output}: {source} and {source_of[target.resolve()]} would both be written to '
+                f'{target}. Denoise them into two folders.'
+            )
         source_of[target.resolve()] = source
     return targets

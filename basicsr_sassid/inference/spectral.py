@@ -1,4 +1,5 @@
 """Spectral denoiser, classical: shrinkage of block DCT coefficients by the measured power spectrum of the noise."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -44,7 +45,7 @@ class SpectralDenoiser:
         True
     """
 
-    def __init__(self, noise: NoiseModel, adapt: bool = True, strength: float = 1., tile: int = TILE) -> None:
+    def __init__(self, noise: NoiseModel, adapt: bool = True, strength: float = 1.0, tile: int = TILE) -> None:
         self.noise, self.adapt, self.strength, self.tile = noise, adapt, strength, tile
         self.powers = {grey: _block_powers(noise.as_grey() if grey else noise) for grey in (False, True)}
 
@@ -67,10 +68,11 @@ class SpectralDenoiser:
         powers = self.powers[is_grey(pixels)]
 
         def denoise_tile(tile: np.ndarray) -> np.ndarray:
-            rgb = np.broadcast_to(tile, (*tile.shape[:2], 3)).astype(np.float32) * (255. / white)
-            denoised = (self._denoise(rgb, gain, powers) * (white / 255.)).clip(0, white)
+            rgb = np.broadcast_to(tile, (*tile.shape[:2], 3)).astype(np.float32) * (255.0 / white)
+            denoised = (self._denoise(rgb, gain, powers) * (white / 255.0)).clip(0, white)
             denoised = denoised.mean(axis=2, keepdims=True) if tile.shape[2] == 1 else denoised
             return denoised.round() if white > 1 else denoised
+
         return process_tiles(pixels, denoise_tile, self.tile, _OVERLAP, progress=progress).reshape(image.shape)
 
     def _denoise(self, rgb: np.ndarray, gain: np.ndarray, powers: list[np.ndarray]) -> np.ndarray:
@@ -83,9 +85,14 @@ class SpectralDenoiser:
         sigma = gain * self.noise.sigma_at(local_intensity(padded))
         sigma = np.maximum(sigma, 1e-3)
         opponent = np.tensordot(padded / sigma, _OPPONENT, (2, 1)).transpose(2, 0, 1)
-        clean = np.stack([_multiscale(plane, [power[channel] for power in powers])
-                          for channel, plane in enumerate(np.ascontiguousarray(opponent))], axis=2)
-        return (clean @ _OPPONENT * sigma)[BLOCK:BLOCK + height, BLOCK:BLOCK + width]
+        clean = np.stack(
+            [
+                _multiscale(plane, [power[channel] for power in powers])
+                for channel, plane in enumerate(np.ascontiguousarray(opponent))
+            ],
+            axis=2,
+        )
+        return (clean @ _OPPONENT * sigma)[BLOCK : BLOCK + height, BLOCK : BLOCK + width]
 
 
 def _block_powers(noise: NoiseModel) -> list[np.ndarray]:
@@ -96,7 +103,7 @@ def _block_powers(noise: NoiseModel) -> list[np.ndarray]:
     lags = np.stack([np.correlate(row, row, 'full') for row in basis])  # (16, 31): of each basis function with itself
     opponent = np.einsum('kc,kd,cdyx->kyx', _OPPONENT, _OPPONENT, noise.cross_correlation)
     on_grid = np.zeros((3, _GRID, _GRID))
-    on_grid[:, :2 * MAX_LAG + 1, :2 * MAX_LAG + 1] = opponent
+    on_grid[:, : 2 * MAX_LAG + 1, : 2 * MAX_LAG + 1] = opponent
     spectrum = np.fft.fft2(np.roll(on_grid, (-MAX_LAG, -MAX_LAG), axis=(1, 2))).real.clip(0)
     powers: list[np.ndarray] = []
     for _ in range(_SCALES):
@@ -105,7 +112,7 @@ def _block_powers(noise: NoiseModel) -> list[np.ndarray]:
         if middle < BLOCK:  # a coarse scale's noise is all but white: zero further away
             covariance = np.pad(covariance, ((0, 0), *[(BLOCK - middle, BLOCK - middle)] * 2))
             middle = BLOCK
-        near = covariance[:, middle - BLOCK + 1:middle + BLOCK, middle - BLOCK + 1:middle + BLOCK]
+        near = covariance[:, middle - BLOCK + 1 : middle + BLOCK, middle - BLOCK + 1 : middle + BLOCK]
         powers.append(np.maximum(lags @ near @ lags.T, 1e-4).astype(np.float32))
         quarter = spectrum.shape[1] // 4  # halving the sides keeps the lower half of the frequencies
         low = np.fft.fftshift(spectrum, axes=(1, 2))[:, quarter:-quarter, quarter:-quarter]
@@ -134,7 +141,7 @@ def _threshold_then_wiener(plane: np.ndarray, power: np.ndarray) -> np.ndarray:
     first = _overlap_add(noisy * significant, 1 / (significant * power).sum(axis=(-1, -2)), plane.shape)
     signal = _spectra(first) ** 2
     gain = signal / (signal + power)
-    return _overlap_add(noisy * gain, 1 / (gain ** 2 * power).sum(axis=(-1, -2)).clip(1e-6), plane.shape)
+    return _overlap_add(noisy * gain, 1 / (gain**2 * power).sum(axis=(-1, -2)).clip(1e-6), plane.shape)
 
 
 def _spectra(plane: np.ndarray) -> np.ndarray:

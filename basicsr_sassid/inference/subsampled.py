@@ -1,4 +1,5 @@
 """Inference of networks that were trained on sub-images or masked images: PD, masks, refinement."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -14,8 +15,15 @@ from basicsr_sassid.ops.subsampling import masked_inference, pd_forward, random_
 from basicsr_sassid.utils.schema import OptionBlock
 
 _OLD_REFINEMENTS = {'again': 'second_pass', 'replace': 'r3'}
-_OLD_KEYS = {'stride': 'pd_b', 'parts': 'num_masks', 'mosaic_pad': 'pd_pad', 'refine': 'refinement', 'share': 'r3_p',
-             'times': 'r3_t', 'by_channel': 'per_channel'}
+_OLD_KEYS = {
+    'stride': 'pd_b',
+    'parts': 'num_masks',
+    'mosaic_pad': 'pd_pad',
+    'refine': 'refinement',
+    'share': 'r3_p',
+    'times': 'r3_t',
+    'by_channel': 'per_channel',
+}
 
 
 class InferenceConfig(OptionBlock):
@@ -34,8 +42,11 @@ class InferenceConfig(OptionBlock):
         multiple_of: sides that the network takes are multiples of it; 1 for all of this package.
         seed: of the draws; the same image gives the same result.
     """
+
     renamed_keys: ClassVar[Mapping[str, str]] = {
-        **_OLD_KEYS, 'refine': 'refinement, with the values none, second_pass (was again), r3 (was replace)'}
+        **_OLD_KEYS,
+        'refine': 'refinement, with the values none, second_pass (was again), r3 (was replace)',
+    }
 
     pd_b: int = Field(default=1, ge=1)
     num_masks: int = Field(default=0, ge=0)
@@ -92,6 +103,7 @@ def subsampled_inference(net: Callable[[Tensor], Tensor], x: Tensor, config: Inf
     if config.refinement == 'second_pass':
         return predict(result)
     if config.refinement == 'r3':
-        return random_replacing_refinement(predict_mirrored, x, result, config.r3_p, config.r3_t, config.per_channel,
-                                           generator)
+        return random_replacing_refinement(
+            predict_mirrored, x, result, config.r3_p, config.r3_t, config.per_channel, generator
+        )
     return result

@@ -1,4 +1,5 @@
 """Monte-Carlo SURE: the mean squared error of a denoiser, estimated from noisy images alone (Ramani et al., 2008)."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -36,12 +37,24 @@ def monte_carlo_sure(denoise: Denoise, images: Iterable[np.ndarray], noise: Nois
     Returns:
         Estimated mean squared error, grey levels squared; it can be negative.
     """
-    return float(np.mean([_risk(_apply(denoise, image, _draw_probe(image, noise, (seed, number))), image)
-                          for number, image in enumerate(images)]))
+    return float(
+        np.mean(
+            [
+                _risk(_apply(denoise, image, _draw_probe(image, noise, (seed, number))), image)
+                for number, image in enumerate(images)
+            ]
+        )
+    )
 
 
-def optimal_blend_weight(first: Denoise, second: Denoise, images: Iterable[np.ndarray], noise: NoiseModel,
-                         seed: int = 0, risk_bias: float | None = None) -> tuple[float, dict[str, float]]:
+def optimal_blend_weight(
+    first: Denoise,
+    second: Denoise,
+    images: Iterable[np.ndarray],
+    noise: NoiseModel,
+    seed: int = 0,
+    risk_bias: float | None = None,
+) -> tuple[float, dict[str, float]]:
     """Weight of a trained network, ``second``, in its mean with a denoiser that is based on ``noise``, ``first``.
 
     The weight minimises :func:`monte_carlo_sure` of the mean, after the network's risk was reduced by ``risk_bias``.
@@ -66,15 +79,19 @@ def optimal_blend_weight(first: Denoise, second: Denoise, images: Iterable[np.nd
         between = results[1].result - results[0].result
         removed = results[0].result - image * np.float32(255)
         cross_terms.append((removed * between).mean() + results[1].divergence - results[0].divergence)
-        square_terms.append((between ** 2).mean())
+        square_terms.append((between**2).mean())
         risks.append([probe.variance, *(_risk(result, image) for result in results)])
     cross, square = np.mean(cross_terms), max(np.mean(square_terms), 1e-12)
     noisy_risk, first_risk, second_risk = np.mean(risks, axis=0).tolist()
     if risk_bias is None:
         risk_bias = _RISK_BIAS_JPEG if noise.correlation_length() > noise.blind_size() else _RISK_BIAS
     weight = float(np.clip((risk_bias * noisy_risk / 2 - cross) / square, 0, 1))
-    return weight, {'noisy': noisy_risk, 'first': first_risk, 'second': second_risk,
-                    'mixture': float(first_risk + 2 * weight * cross + weight ** 2 * square)}
+    return weight, {
+        'noisy': noisy_risk,
+        'first': first_risk,
+        'second': second_risk,
+        'mixture': float(first_risk + 2 * weight * cross + weight**2 * square),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +112,10 @@ def _draw_probe(image: np.ndarray, noise: NoiseModel, seed: tuple[int, int]) -> 
     intensity = local_intensity(image * np.float32(255))
     gain = noise_gain(image, noise)
     noise = noise.as_grey() if is_grey(image) else noise
-    return _Probe(gain * sample_noise(noise, intensity, np.random.default_rng(seed)),
-                  float(((gain * noise.sigma_at(intensity)) ** 2).mean()))
+    return _Probe(
+        gain * sample_noise(noise, intensity, np.random.default_rng(seed)),
+        float(((gain * noise.sigma_at(intensity)) ** 2).mean()),
+    )
 
 
 def _apply(denoise: Denoise, image: np.ndarray, probe: _Probe) -> _ProbedResult:

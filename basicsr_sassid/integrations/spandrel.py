@@ -18,6 +18,7 @@ that a file of this package also holds. What the state dict does not determine i
 One case remains undetected: a DenoisingUNet trained by AMSNetModel with ``img_range: 255`` (its option
 files set 1) is meant for several passes and runs in one. :func:`load` refuses it.
 """
+
 from __future__ import annotations
 
 import os
@@ -54,12 +55,15 @@ def install() -> list[ArchSupport]:
     from spandrel import MAIN_REGISTRY, ArchSupport
 
     from basicsr_sassid.integrations.spandrel_arch import NETWORKS, SassidArchitecture
-    return MAIN_REGISTRY.add(*[ArchSupport.from_architecture(SassidArchitecture(kind)) for kind in NETWORKS],
-                             ignore_duplicates=True)
+
+    return MAIN_REGISTRY.add(
+        *[ArchSupport.from_architecture(SassidArchitecture(kind)) for kind in NETWORKS], ignore_duplicates=True
+    )
 
 
-def load(path: str | os.PathLike[str], key: str | None = None, img_range: float | None = None
-         ) -> ImageModelDescriptor[UnitRangeNetwork]:
+def load(
+    path: str | os.PathLike[str], key: str | None = None, img_range: float | None = None
+) -> ImageModelDescriptor[UnitRangeNetwork]:
     """Load a file of this package as spandrel's descriptor, with the network and the range that the file states.
 
     :func:`install` is not needed.
@@ -78,12 +82,8 @@ def load(path: str | os.PathLike[str], key: str | None = None, img_range: float 
             network is used in several passes; the range is unknown.
     """
     _require_spandrel()
-    from basicsr_sassid.integrations.spandrel_arch import (
-        NETWORKS,
-        SassidArchitecture,
-        build_unit_range,
-        range_problem,
-    )
+    from basicsr_sassid.integrations.spandrel_arch import NETWORKS, SassidArchitecture, build_unit_range, range_problem
+
     content = read_weights(path)
     state = state_dict_of(content, path, key)
     block = content.get('network') or infer_network_options(state)
@@ -91,8 +91,10 @@ def load(path: str | os.PathLike[str], key: str | None = None, img_range: float 
     if block is None or kind not in NETWORKS:
         raise UserError(f'{path}: expected a network of this package ({", ".join(NETWORKS)}), got {kind}')
     if content.get('inference'):
-        raise UserError(f'{path}: this {kind} is used in several passes ({content["inference"]}), and spandrel runs '
-                        'one. Use basicsr_sassid.Denoiser, or train a student from it (options/distilled).')
+        raise UserError(
+            f'{path}: this {kind} is used in several passes ({content["inference"]}), and spandrel runs '
+            'one. Use basicsr_sassid.Denoiser, or train a student from it (options/distilled).'
+        )
     stated = img_range or content.get('img_range')
     try:
         net = build_unit_range(block, state, stated or 255)

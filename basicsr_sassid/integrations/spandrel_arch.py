@@ -1,5 +1,5 @@
-"""The networks of this package as architectures of spandrel. Needs spandrel; see :mod:`.spandrel` for the entry points.
-"""
+"""The networks of this package as architectures of spandrel; :mod:`.spandrel` has the entry points."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -22,7 +22,8 @@ _GREY_LEVELS = 255
 _MAX_ERROR = 0.25
 _REFUSED = {
     'BNN': 'the weights of a BNN do not determine its blind_size',
-    'DBSNl': 'the weights of a DBSNl do not determine its passes and its range (AP-BSN, SDAP)'}
+    'DBSNl': 'the weights of a DBSNl do not determine its passes and its range (AP-BSN, SDAP)',
+}
 _USE_LOAD = 'basicsr_sassid.integrations.spandrel.load(path) reads from the file how its network is used.'
 
 
@@ -56,8 +57,11 @@ class SassidArchitecture(Architecture[UnitRangeNetwork]):
     """
 
     def __init__(self, kind: str) -> None:
-        super().__init__(id=f'basicsr_sassid.{kind}', name=f'SASSID {kind}',
-                         detect=lambda state: _fitting_options(state).get('type') == kind)
+        super().__init__(
+            id=f'basicsr_sassid.{kind}',
+            name=f'SASSID {kind}',
+            detect=lambda state: _fitting_options(state).get('type') == kind,
+        )
         self.kind = kind
 
     def load(self, state_dict: dict[str, Any]) -> ImageModelDescriptor[UnitRangeNetwork]:
@@ -77,12 +81,20 @@ class SassidArchitecture(Architecture[UnitRangeNetwork]):
         """Spandrel's descriptor of a network with its weights loaded."""
         convs = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
         return ImageModelDescriptor(
-            net.eval(), net.state_dict(), architecture=self, purpose='Restoration', tags=[f'{convs[0].out_channels}nf'],
+            net.eval(),
+            net.state_dict(),
+            architecture=self,
+            purpose='Restoration',
+            tags=[f'{convs[0].out_channels}nf'],
             # measured on trained networks: float16 within 0.2 of a grey level of float32; bfloat16 has steps of one
             # grey level above 128, and a cast of the module reaches the last layer, which autocast spares
-            supports_half=True, supports_bfloat16=False,
-            scale=1, input_channels=convs[0].in_channels, output_channels=convs[-1].out_channels,
-            tiling=_tiling(net.net))
+            supports_half=True,
+            supports_bfloat16=False,
+            scale=1,
+            input_channels=convs[0].in_channels,
+            output_channels=convs[-1].out_channels,
+            tiling=_tiling(net.net),
+        )
 
 
 def _tiling(net: nn.Module) -> ModelTiling:
@@ -122,11 +134,14 @@ def range_problem(net: UnitRangeNetwork) -> str | None:
     """
     clean, noisy = _test_image(next(net.parameters()).shape[1])
     in_grey_levels, in_unit_range = (UnitRangeNetwork(net.net, white)(noisy).clamp(0, 1) for white in (255, 1))
-    returned, also_returned = ((image - clean).square().mean() <= _MAX_ERROR * clean.var()
-                               for image in (in_grey_levels, in_unit_range))
+    returned, also_returned = (
+        (image - clean).square().mean() <= _MAX_ERROR * clean.var() for image in (in_grey_levels, in_unit_range)
+    )
     if not returned:
-        return ('In one pass and in grey levels [0, 255] this network does not return a test image: it is untrained, '
-                'or made for another range or for several passes.')
+        return (
+            'In one pass and in grey levels [0, 255] this network does not return a test image: it is untrained, '
+            'or made for another range or for several passes.'
+        )
     if also_returned and (in_grey_levels - in_unit_range).abs().max() * 255 > 1:
         return 'The weights do not determine whether this network works in grey levels [0, 255] or in [0, 1].'
     return None
@@ -156,8 +171,7 @@ def _fitting_options(state: Mapping[str, Any]) -> dict[str, Any]:
             expected = _build(block).state_dict()
     except (KeyError, ValueError, ZeroDivisionError):  # the names of this package, other shapes
         return {}
-    fits = expected.keys() == state.keys() and all(expected[name].shape == value.shape
-                                                   for name, value in state.items())
+    fits = expected.keys() == state.keys() and all(expected[name].shape == value.shape for name, value in state.items())
     return block if fits else {}
 
 

@@ -1,4 +1,5 @@
 """Atomic file writes: a kill or a full disk never leaves a partial file under its final name."""
+
 from __future__ import annotations
 
 import contextlib
@@ -28,8 +29,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
         handle, name = tempfile.mkstemp(prefix='.tmp_', suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise UserError(f'cannot write {path}: {error.strerror or error}. Free some space, or choose another folder.'
-                        ) from error
+        raise UserError(
+            f'cannot write {path}: {error.strerror or error}. Free some space, or choose another folder.'
+        ) from error
     partial = Path(name)
     try:
         yield partial
@@ -40,8 +42,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
         partial.chmod(0o666 & ~umask)  # mkstemp allows access to the owner alone
         os.replace(partial, path)
     except OSError as error:
-        raise UserError(f'cannot write {path}: {error.strerror or error}. Free some space, or choose another folder; '
-                        'existing files are unchanged.') from error
+        raise UserError(
+            f'cannot write {path}: {error.strerror or error}. Free some space, or choose another folder; '
+            'existing files are unchanged.'
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@
 
 Only names and shapes are stated here; no weights come with the package (SASSID's are under GPL-3.0).
 """
+
 from __future__ import annotations
 
 import re
@@ -38,12 +39,16 @@ def unwrap_checkpoint(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str
     """
     denoiser = _block(_block(content, 'model_weight'), 'denoiser')
     if denoiser is not None:  # AP-BSN
-        return _without(denoiser, 'bsn.'), {'img_range': 255, 'inference': {
-            'pd_b': 2, 'pd_pad': 2, 'refinement': 'r3', 'per_channel': True}}
+        return _without(denoiser, 'bsn.'), {
+            'img_range': 255,
+            'inference': {'pd_b': 2, 'pd_pad': 2, 'refinement': 'r3', 'per_channel': True},
+        }
     branches = {name: value for name, value in (_block(content, 'state_dict') or {}).items() if _BRANCH in name}
     if branches:  # AMSNet
         return _without(branches, _BRANCH), {
-            'img_range': 1, 'inference': {'pd_b': 2, 'num_masks': 2, 'refinement': 'r3'}}
+            'img_range': 1,
+            'inference': {'pd_b': 2, 'num_masks': 2, 'refinement': 'r3'},
+        }
     if any(name.endswith('branch1.body.0.mask') for name in content):  # SDAP; this package stores no mask
         return _without(content, ''), {'img_range': 1, 'inference': {'pd_b': 2, 'refinement': 'second_pass'}}
     return content, {}
@@ -55,8 +60,11 @@ def _block(content: dict[str, Any] | None, key: str) -> dict[str, Any] | None:
 
 
 def _without(state: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {name.removeprefix('module.').removeprefix(prefix): value for name, value in state.items()
-            if not name.endswith('.mask')}
+    return {
+        name.removeprefix('module.').removeprefix(prefix): value
+        for name, value in state.items()
+        if not name.endswith('.mask')
+    }
 
 
 def _unet_or_bnn(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -95,8 +103,12 @@ def _lan(state: dict[str, Tensor]) -> dict[str, Tensor]:
             new = name.replace(nested, '')
         elif name.startswith(nested + 'body.'):
             new = name.replace(nested + 'body.', 'blocks.')
-            for theirs, ours in (('conv1', 'body.0'), ('conv2', 'body.2'), ('cuca.conv_du.0', 'gate.1'),
-                                 ('cuca.conv_du.2', 'gate.3')):
+            for theirs, ours in (
+                ('conv1', 'body.0'),
+                ('conv2', 'body.2'),
+                ('cuca.conv_du.0', 'gate.1'),
+                ('cuca.conv_du.2', 'gate.3'),
+            ):
                 new = new.replace(f'.{theirs}.', f'.{ours}.')
         elif name.startswith('conv.'):
             new = name.replace('conv.', 'stem.', 1)
@@ -114,12 +126,21 @@ def infer_network_options(state: Mapping[str, Tensor]) -> dict[str, object] | No
         kind = 'LAN'
     elif 'branch1.body.0.weight' in state and 'tail.6.weight' in state:
         dim, num_in_ch = state['head.0.weight'].shape[:2]
-        return {'type': 'DBSNl', 'num_in_ch': num_in_ch, 'num_out_ch': state['tail.6.weight'].shape[0], 'dim': dim,
-                'num_module': sum(bool(_DILATED.fullmatch(name)) for name in state)}
+        return {
+            'type': 'DBSNl',
+            'num_in_ch': num_in_ch,
+            'num_out_ch': state['tail.6.weight'].shape[0],
+            'dim': dim,
+            'num_module': sum(bool(_DILATED.fullmatch(name)) for name in state),
+        }
     else:
         return None
-    block: dict[str, object] = {'type': kind, 'num_in_ch': num_in_ch, 'num_out_ch': state['head.weight'].shape[0],
-                                'dim': dim}
+    block: dict[str, object] = {
+        'type': kind,
+        'num_in_ch': num_in_ch,
+        'num_out_ch': state['head.weight'].shape[0],
+        'dim': dim,
+    }
     if kind == 'LAN':
         block['receptive_size'] = 2 * sum(name.startswith('stem.') and name.endswith('.weight') for name in state) - 1
         block['num_block'] = len({name.split('.')[1] for name in state if name.startswith('blocks.')})

@@ -1,4 +1,5 @@
 """Build networks from option blocks; read and write weights files of this package, BasicSR and the authors."""
+
 from __future__ import annotations
 
 import functools
@@ -81,8 +82,9 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         with opened as file:
             card: dict[str, str] = file.metadata() or {}
             params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        settings: dict[str, Any] = {key: json.loads(card[key]) for key in ('network', 'img_range', 'inference')
-                                    if key in card}
+        settings: dict[str, Any] = {
+            key: json.loads(card[key]) for key in ('network', 'img_range', 'inference') if key in card
+        }
         if card.get('format', '').isdecimal():  # 'pt' in files of other programs
             settings['format'] = int(card['format'])
     except (SafetensorError, OSError, ValueError) as error:
@@ -98,14 +100,18 @@ def write_safetensors(state: Mapping[str, Tensor], card: Mapping[str, Any], path
     """
     with atomic_write(path) as partial:
         try:
-            save_file({name: value.contiguous() for name, value in state.items()}, partial,
-                      {key: json.dumps(value) for key, value in {'format': FORMAT, **card}.items()})
+            save_file(
+                {name: value.contiguous() for name, value in state.items()},
+                partial,
+                {key: json.dumps(value) for key, value in {'format': FORMAT, **card}.items()},
+            )
         except SafetensorError as error:  # of a full disk
             raise OSError(str(error)) from error
 
 
-def state_dict_of(content: Mapping[str, Any], path: str | os.PathLike[str], key: str | None = None
-                  ) -> dict[str, Tensor]:
+def state_dict_of(
+    content: Mapping[str, Any], path: str | os.PathLike[str], key: str | None = None
+) -> dict[str, Tensor]:
     """The state dict in the content that :func:`read_weights` returns, under this package's names.
 
     Args:
@@ -122,8 +128,9 @@ def state_dict_of(content: Mapping[str, Any], path: str | os.PathLike[str], key:
     state: Mapping[str, Any] = content[key or keys[0]] if keys else content
     state = {name.removeprefix('module.').removeprefix('_orig_mod.'): value for name, value in state.items()}
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f'{path} holds no weights (a state dict of tensors); found the keys '
-                        f'{", ".join(map(str, list(state)[:5]))}')
+        raise UserError(
+            f'{path} holds no weights (a state dict of tensors); found the keys {", ".join(map(str, list(state)[:5]))}'
+        )
     try:
         return convert_author_state_dict(state)
     except ValueError as error:
@@ -152,13 +159,23 @@ def load_state(net: nn.Module, state: Mapping[str, Tensor], path: str | os.PathL
     expected = net.state_dict()
     missing = [name for name in expected if name not in state]
     unknown = [name for name in state if name not in expected]
-    resized = [f'{name} is {tuple(state[name].shape)} in the file, {tuple(expected[name].shape)} in the network'
-               for name in expected if name in state and state[name].shape != expected[name].shape]
+    resized = [
+        f'{name} is {tuple(state[name].shape)} in the file, {tuple(expected[name].shape)} in the network'
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
+    ]
     if strict and (missing or unknown or resized):
         kinds = (('missing from the file', missing), ('not in the network', unknown), ('of another size', resized))
-        detail = '; '.join(f'{kind}: {", ".join(names[:3])}' + (f' and {len(names) - 3} more' if len(names) > 3 else '')
-                           for kind, names in kinds if names)
-        raise UserError(f'{path} does not fit {type(net).__name__}. The file looks like {describe_state(state)}; the '
-                        f'network is {describe_state(expected)}. {detail[0].upper()}{detail[1:]}.')
-    net.load_state_dict({name: value for name, value in state.items()
-                         if name in expected and value.shape == expected[name].shape}, strict=strict)
+        detail = '; '.join(
+            f'{kind}: {", ".join(names[:3])}' + (f' and {len(names) - 3} more' if len(names) > 3 else '')
+            for kind, names in kinds
+            if names
+        )
+        raise UserError(
+            f'{path} does not fit {type(net).__name__}. The file looks like {describe_state(state)}; the '
+            f'network is {describe_state(expected)}. {detail[0].upper()}{detail[1:]}.'
+        )
+    net.load_state_dict(
+        {name: value for name, value in state.items() if name in expected and value.shape == expected[name].shape},
+        strict=strict,
+    )

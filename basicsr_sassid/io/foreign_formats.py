@@ -1,4 +1,5 @@
 """Unsupported files (RAW photographs, videos, other formats) and how to convert them."""
+
 from __future__ import annotations
 
 import os
@@ -6,8 +7,33 @@ from pathlib import Path
 
 from basicsr_sassid.utils.errors import UserError
 
-_RAW = ('.3fr', '.arw', '.cr2', '.cr3', '.crw', '.dng', '.erf', '.fff', '.iiq', '.kdc', '.mef', '.mos', '.mrw', '.nef',
-        '.nrw', '.orf', '.pef', '.raf', '.raw', '.rw2', '.rwl', '.sr2', '.srf', '.srw', '.x3f')
+_RAW = (
+    '.3fr',
+    '.arw',
+    '.cr2',
+    '.cr3',
+    '.crw',
+    '.dng',
+    '.erf',
+    '.fff',
+    '.iiq',
+    '.kdc',
+    '.mef',
+    '.mos',
+    '.mrw',
+    '.nef',
+    '.nrw',
+    '.orf',
+    '.pef',
+    '.raf',
+    '.raw',
+    '.rw2',
+    '.rwl',
+    '.sr2',
+    '.srf',
+    '.srw',
+    '.x3f',
+)
 _VIDEO = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.mts', '.webm', '.wmv')
 _OTHER = ('.avif', '.exr', '.gif', '.heic', '.heif', '.hdr', '.jp2', '.jxl', '.psd', '.xcf')
 
@@ -22,13 +48,17 @@ def conversion_hint(path: Path) -> str | None:
     """How to convert a file of an unsupported format; None for any other file."""
     suffix = path.suffix.lower()
     if suffix in _RAW:
-        return f'{path} is a RAW file. Develop it to a 16-bit TIFF first, without noise reduction (darktable-cli ' \
-               f'{path.name} {path.stem}.tif).'
+        return (
+            f'{path} is a RAW file. Develop it to a 16-bit TIFF first, without noise reduction (darktable-cli '
+            f'{path.name} {path.stem}.tif).'
+        )
     if suffix in _VIDEO:
         return f'{path} is a video. Give its frames (ffmpeg -i {path.name} frames/%05d.png).'
     if suffix in _OTHER:
-        return f'{path} is of a format that is not read here. Convert it to PNG or TIFF (magick {path.name} ' \
-               f'{path.stem}.png).'
+        return (
+            f'{path} is of a format that is not read here. Convert it to PNG or TIFF (magick {path.name} '
+            f'{path.stem}.png).'
+        )
     return None
 
 

@@ -1,4 +1,5 @@
 """LMDB environments, each opened once per process: lmdb >= 2 refuses to open one twice."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,4 +1,5 @@
 """Read arrays from MATLAB files: version 5 through SciPy, 7.3 (HDF5) through h5py."""
+
 from __future__ import annotations
 
 import contextlib

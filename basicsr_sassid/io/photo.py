@@ -3,6 +3,7 @@
 Pillow reads and writes 8-bit files, and checks every file for damage. It does not support 16-bit RGB, for which OpenCV
 (PNG) and tifffile (TIFF) are used. A damaged file is refused.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -21,8 +22,16 @@ from basicsr_sassid.io.foreign_formats import refuse_foreign
 from basicsr_sassid.utils.errors import UserError
 
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp')
-_COLOUR_MODES = {'1': 'L', 'L': 'L', 'LA': 'LA', 'P': 'RGBA', 'PA': 'RGBA', 'RGB': 'RGB', 'RGBA': 'RGBA',
-                 'YCbCr': 'RGB'}
+_COLOUR_MODES = {
+    '1': 'L',
+    'L': 'L',
+    'LA': 'LA',
+    'P': 'RGBA',
+    'PA': 'RGBA',
+    'RGB': 'RGB',
+    'RGBA': 'RGBA',
+    'YCbCr': 'RGB',
+}
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # how the files begin
 _ORIENTATION, _ICC = 274, 34675  # TIFF tags
 _JPEG: dict[str, Any] = {'quality': 95, 'subsampling': 0}
@@ -39,6 +48,7 @@ class Photo:
         icc: ICC profile, or None.
         exif: EXIF block, or None.
     """
+
     pixels: np.ndarray
     alpha: np.ndarray | None = None
     icc: bytes | None = None
@@ -58,8 +68,13 @@ class Photo:
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """All image files below ``folder``, hidden ones left out, sorted."""
     folder = Path(folder)
-    return sorted(path for path in folder.rglob('*') if path.suffix.lower() in EXTENSIONS and path.is_file()
-                  and not any(part.startswith('.') for part in path.relative_to(folder).parts))
+    return sorted(
+        path
+        for path in folder.rglob('*')
+        if path.suffix.lower() in EXTENSIONS
+        and path.is_file()
+        and not any(part.startswith('.') for part in path.relative_to(folder).parts)
+    )
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -131,8 +146,11 @@ def _decode_tiff(content: bytes) -> Photo:
         orientation, icc = page.tags.get(_ORIENTATION), page.tags.get(_ICC)
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
             pixels = np.iinfo(pixels.dtype).max - pixels
-        elif page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB,
-                                      tifffile.PHOTOMETRIC.YCBCR):
+        elif page.photometric not in (
+            tifffile.PHOTOMETRIC.MINISBLACK,
+            tifffile.PHOTOMETRIC.RGB,
+            tifffile.PHOTOMETRIC.YCBCR,
+        ):
             raise UserError(f'its colour mode {page.photometric.name} is not supported; convert it to RGB or grey.')
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
             pixels = np.moveaxis(pixels, 0, 2)
@@ -197,10 +215,16 @@ def _write_tiff(photo: Photo, pixels: np.ndarray, path: Path) -> None:
         exif.load(photo.exif)
         if _ORIENTATION in exif:
             tags.append((_ORIENTATION, 'H', 1, int(exif[_ORIENTATION]), True))
-    tifffile.imwrite(path, pixels if pixels.shape[2] > 1 else pixels[..., 0], iccprofile=photo.icc, extratags=tags,
-                     photometric='rgb' if photo.pixels.shape[2] == 3 else 'minisblack',
-                     planarconfig='contig' if pixels.shape[2] > 1 else None,
-                     extrasamples=['unassalpha'] if photo.alpha is not None else None, compression='deflate')
+    tifffile.imwrite(
+        path,
+        pixels if pixels.shape[2] > 1 else pixels[..., 0],
+        iccprofile=photo.icc,
+        extratags=tags,
+        photometric='rgb' if photo.pixels.shape[2] == 3 else 'minisblack',
+        planarconfig='contig' if pixels.shape[2] > 1 else None,
+        extrasamples=['unassalpha'] if photo.alpha is not None else None,
+        compression='deflate',
+    )
 
 
 def _write_deep_png(photo: Photo, pixels: np.ndarray, path: Path) -> None:
@@ -210,8 +234,10 @@ def _write_deep_png(photo: Photo, pixels: np.ndarray, path: Path) -> None:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
     kinds: list[int] = []
     blocks: list[np.ndarray] = []
-    for kind, block in ((cv2.IMAGE_METADATA_ICCP, photo.icc),
-                        (cv2.IMAGE_METADATA_EXIF, photo.exif and photo.exif.removeprefix(b'Exif\x00\x00'))):
+    for kind, block in (
+        (cv2.IMAGE_METADATA_ICCP, photo.icc),
+        (cv2.IMAGE_METADATA_EXIF, photo.exif and photo.exif.removeprefix(b'Exif\x00\x00')),
+    ):
         if block:
             kinds.append(kind)
             blocks.append(np.frombuffer(block, np.uint8))

@@ -2,6 +2,7 @@
 
 Written from the paper. Licence: Apache-2.0.
 """
+
 from __future__ import annotations
 
 import torch
@@ -28,8 +29,10 @@ def local_std(x: Tensor, window: int = 7) -> Tensor:
     if window < 1 or window % 2 == 0:
         raise ValueError(f'window: expected an odd number >= 1, got {window}')
     if min(x.shape[-2:]) <= radius:
-        raise ValueError(f'window {window}: expected an image of more than {radius} pixels a side, got '
-                         f'{tuple(x.shape[-2:])}; choose a smaller window')
+        raise ValueError(
+            f'window {window}: expected an image of more than {radius} pixels a side, got '
+            f'{tuple(x.shape[-2:])}; choose a smaller window'
+        )
     grey = F.pad(x.double().mean(dim=1, keepdim=True), (radius,) * 4, mode='reflect')
 
     def box(y: Tensor) -> Tensor:
@@ -38,7 +41,7 @@ def local_std(x: Tensor, window: int = 7) -> Tensor:
     return (box(grey * grey) - box(grey).square()).clamp(min=0).sqrt().to(x.dtype)
 
 
-def texture_map(x: Tensor, window: int = 7, lower: float = 1., upper: float = 5., img_range: float = 255.) -> Tensor:
+def texture_map(x: Tensor, window: int = 7, lower: float = 1.0, upper: float = 5.0, img_range: float = 255.0) -> Tensor:
     """The adaptive coefficient alpha (eq. 3): 0.27 where x is flat, 0.5 in between, towards 1 where it is textured.
 
     Compute it on the BNN's prediction, never on the noisy image, whose noise would count as texture.
@@ -52,15 +55,21 @@ def texture_map(x: Tensor, window: int = 7, lower: float = 1., upper: float = 5.
     Returns:
         (N, 1, H, W) in [sigmoid(-lower), 1], without gradient.
     """
-    std = local_std(x.detach(), window) * (255. / img_range)
+    std = local_std(x.detach(), window) * (255.0 / img_range)
     return torch.sigmoid((std - lower).clamp(max=0) + (std - upper).clamp(min=0))
 
 
 class _TextureWeightedLoss(nn.Module):
     """Base of the selective losses: the parameters of alpha."""
 
-    def __init__(self, loss_weight: float = 1., window: int = 7, lower: float = 1., upper: float = 5.,
-                 img_range: float = 255.) -> None:
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        window: int = 7,
+        lower: float = 1.0,
+        upper: float = 5.0,
+        img_range: float = 255.0,
+    ) -> None:
         super().__init__()
         self.loss_weight = loss_weight
         self.texture = {'window': window, 'lower': lower, 'upper': upper, 'img_range': img_range}
@@ -86,8 +95,15 @@ class SelectiveL1Loss(_TextureWeightedLoss):
             [0, 1], give ``img_range: 1``; with 255 everything would count as flat.
     """
 
-    def __init__(self, region: str = 'all', loss_weight: float = 1., window: int = 7, lower: float = 1.,
-                 upper: float = 5., img_range: float = 255.) -> None:
+    def __init__(
+        self,
+        region: str = 'all',
+        loss_weight: float = 1.0,
+        window: int = 7,
+        lower: float = 1.0,
+        upper: float = 5.0,
+        img_range: float = 255.0,
+    ) -> None:
         super().__init__(loss_weight, window, lower, upper, img_range)
         if region not in REGIONS:
             raise ValueError(f'region: expected one of {", ".join(REGIONS)}, got {region!r}')

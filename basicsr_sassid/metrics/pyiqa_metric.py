@@ -1,4 +1,5 @@
 """LPIPS, DISTS, NIQE and the other metrics of the pyiqa library, for a ``val.metrics`` block."""
+
 from __future__ import annotations
 
 import functools
@@ -13,8 +14,15 @@ from basicsr_sassid.utils.errors import UserError
 
 
 @METRIC_REGISTRY.register()
-def calculate_pyiqa(img: np.ndarray, img2: np.ndarray | None = None, metric: str = 'lpips', crop_border: int = 0,
-                    input_order: str = 'HWC', device: str = 'cpu', **kwargs: object) -> float:
+def calculate_pyiqa(
+    img: np.ndarray,
+    img2: np.ndarray | None = None,
+    metric: str = 'lpips',
+    crop_border: int = 0,
+    input_order: str = 'HWC',
+    device: str = 'cpu',
+    **kwargs: object,
+) -> float:
     """A metric of pyiqa, by its name there (``lpips``, ``dists``, ``niqe`` ...), with or without a reference.
 
     Args:
@@ -29,10 +37,17 @@ def calculate_pyiqa(img: np.ndarray, img2: np.ndarray | None = None, metric: str
     """
     score = _metric(metric, device)
     box = slice(crop_border, -crop_border or None)
-    tensors = [torch.from_numpy(np.ascontiguousarray(reorder_image(image, input_order)[box, box, ::-1]))
-               .permute(2, 0, 1)[None].float().div(255).to(device) for image in (img, img2) if image is not None]
+    tensors = [
+        torch.from_numpy(np.ascontiguousarray(reorder_image(image, input_order)[box, box, ::-1]))
+        .permute(2, 0, 1)[None]
+        .float()
+        .div(255)
+        .to(device)
+        for image in (img, img2)
+        if image is not None
+    ]
     with torch.no_grad():
-        return float(score(*tensors[:1 if score.metric_mode == 'NR' else 2]))
+        return float(score(*tensors[: 1 if score.metric_mode == 'NR' else 2]))
 
 
 @functools.cache
@@ -46,5 +61,7 @@ def _metric(name: str, device: str) -> Any:
     try:
         return pyiqa.create_metric(name, device=device)
     except OSError as error:
-        raise UserError(f'metric {name}: pyiqa cannot download its weights: {error}. Connect, or put them into '
-                        '~/.cache/torch/hub/pyiqa.') from error
+        raise UserError(
+            f'metric {name}: pyiqa cannot download its weights: {error}. Connect, or put them into '
+            '~/.cache/torch/hub/pyiqa.'
+        ) from error

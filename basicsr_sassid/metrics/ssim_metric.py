@@ -3,6 +3,7 @@
 BasicSR's ``calculate_ssim``: each channel by itself, Gaussian window of 11x11 pixels (sigma 1.5), the border of 5
 pixels left out.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -21,8 +22,9 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 @METRIC_REGISTRY.register()
-def calculate_ssim_uniform(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, input_order: str = 'HWC',
-                           **kwargs: object) -> float:
+def calculate_ssim_uniform(
+    img: np.ndarray, img2: np.ndarray, crop_border: int = 0, input_order: str = 'HWC', **kwargs: object
+) -> float:
     """SSIM as scikit-image's default: each channel by itself, uniform window of 7x7 pixels, sample covariance.
 
     AP-BSN's tables use it, and most Python code.
@@ -38,13 +40,14 @@ def calculate_ssim_uniform(img: np.ndarray, img2: np.ndarray, crop_border: int =
     img, img2 = _pair(img, img2, crop_border, input_order)
     if min(img.shape[:2]) < _WINDOW:
         raise UserError(f'calculate_ssim_uniform: expected {_WINDOW} pixels a side or more, got {img.shape}')
-    similarity: Any = structural_similarity(img, img2, win_size=_WINDOW, data_range=255., channel_axis=2)
+    similarity: Any = structural_similarity(img, img2, win_size=_WINDOW, data_range=255.0, channel_axis=2)
     return float(similarity)
 
 
 @METRIC_REGISTRY.register()
-def calculate_ssim_matlab(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, input_order: str = 'HWC',
-                          **kwargs: object) -> float:
+def calculate_ssim_matlab(
+    img: np.ndarray, img2: np.ndarray, crop_border: int = 0, input_order: str = 'HWC', **kwargs: object
+) -> float:
     """SSIM as MATLAB's ``ssim`` computes it for an RGB image: of a volume, smoothed along its third axis too.
 
     Gaussian window of 11x11x11 (sigma 1.5), borders repeated, mean over all voxels. The window averages the three
@@ -57,10 +60,13 @@ def calculate_ssim_matlab(img: np.ndarray, img2: np.ndarray, crop_border: int = 
         return gaussian_filter(volume, _SIGMA, mode='nearest', truncate=_TRUNCATE)
 
     mean_x, mean_y = mean(x), mean(y)
-    variance_x, variance_y = mean(x * x) - mean_x ** 2, mean(y * y) - mean_y ** 2
+    variance_x, variance_y = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2
     covariance = mean(x * y) - mean_x * mean_y
-    similarity = ((2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
-                  / ((mean_x ** 2 + mean_y ** 2 + _C1) * (variance_x + variance_y + _C2)))
+    similarity = (
+        (2 * mean_x * mean_y + _C1)
+        * (2 * covariance + _C2)
+        / ((mean_x**2 + mean_y**2 + _C1) * (variance_x + variance_y + _C2))
+    )
     return float(similarity.mean())
 
 

@@ -2,6 +2,7 @@
 
 Liao et al., ECCV 2024, arXiv 2407.06514. Written from its description. Licence: Apache-2.0.
 """
+
 from __future__ import annotations
 
 import functools
@@ -32,8 +33,12 @@ class AMSNetModel(SubsampledModel):
     paper's formula of the prior could not be read; this is total variation of the whole image, BasicSR's
     ``WeightedTVLoss``, with the paper's weight. ``-E`` of either is ``inference.refinement: r3``.
     """
-    stages = (SubsampledModel.stages[0], Stage('prior', network='bsn', loss={'type': 'L1Loss'}),
-              SubsampledModel.stages[1])
+
+    stages = (
+        SubsampledModel.stages[0],
+        Stage('prior', network='bsn', loss={'type': 'L1Loss'}),
+        SubsampledModel.stages[1],
+    )
     train_schema = AMSNetTrainOptions
     default_inference = InferenceConfig(pd_b=2, num_masks=2, refinement='r3')
     shared_keys = ('num_masks',)

@@ -2,6 +2,7 @@
 
 Lee et al., CVPR 2022, arXiv 2203.11799. Written from its description. Licence: Apache-2.0.
 """
+
 from __future__ import annotations
 
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -18,6 +19,7 @@ class APBSNModel(SubsampledModel):
     """A blind-spot network is trained on sub-images whose pixels are ``train.pd_a`` apart, where the noise is almost
     white, and applied to those ``inference.pd_b`` = 2 apart, which keep more detail; then R3.
     """
+
     train_schema = APBSNTrainOptions
     default_inference = InferenceConfig(pd_b=2, pd_pad=2, refinement='r3', per_channel=True)
     shared_keys = ('pd_pad',)

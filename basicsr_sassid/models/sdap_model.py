@@ -2,6 +2,7 @@
 
 Pan et al., ICCV 2023, arXiv 2307.16825. Written from its description. Licence: Apache-2.0.
 """
+
 from __future__ import annotations
 
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -20,6 +21,7 @@ class SDAPModel(SubsampledModel):
 
     ``inference.refinement: second_pass`` is the paper's "(E)".
     """
+
     default_inference = InferenceConfig(pd_b=2, refinement='second_pass')
 
     def training_loss(self, lq: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 """StagedModel: networks trained one after another, each with its own optimiser, schedule, loss and frozen teachers."""
+
 from __future__ import annotations
 
 import functools
@@ -7,16 +8,27 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from basicsr.utils import get_root_logger
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from basicsr_sassid.data.teacher_cache import TeacherCache
 from basicsr_sassid.training.base import MultiNetworkModel
 from basicsr_sassid.training.protocols import WholeImageDataset
 from basicsr_sassid.training.schema import TrainOptions
-from basicsr_sassid.training.stages import RunningStage, Stage, build_stage_components, stage_at, validate_stages
-from basicsr_sassid.training.teachers import build_teacher_cache, cache_folder, should_cache, whole_image_target
+from basicsr_sassid.training.stages import (
+    RunningStage,
+    Stage,
+    build_stage_components,
+    log_stage,
+    stage_at,
+    validate_stages,
+)
+from basicsr_sassid.training.teachers import (
+    build_teacher_cache,
+    cache_folder,
+    patch_pixels,
+    should_cache,
+    whole_image_target,
+)
 from basicsr_sassid.utils.device import choose_dtype
 from basicsr_sassid.utils.errors import UserError
 
@@ -24,15 +36,12 @@ from basicsr_sassid.utils.errors import UserError
 class StagedModel(MultiNetworkModel):
     """Base of the methods that train their networks in stages. A subclass is a table of rows: :attr:`stages`.
 
-    New: validate_options, active_stages, loss_defaults (about options); prepare_stage, start_stage, finish_stage;
-    teacher_forward, postprocess_target, cache_settings (about teachers); training_loss, distillation_loss, denoise.
-    Overridden: update_learning_rate, feed_data, optimize_parameters, get_current_log, validation, save,
-    resume_training.
-
     Attributes:
         stages: all stages of the method; an instance has those that its options train.
-        train_schema: the typed block ``train``. ``img_range`` (255) is the value of white for networks and losses.
+        train_schema: the typed block ``train``.
+        takes_inference: whether the options have a block ``inference``.
     """
+
     stages: Sequence[Stage] = ()
     train_schema: ClassVar[type[TrainOptions]] = TrainOptions
     takes_inference: ClassVar[bool] = False
@@ -45,8 +54,13 @@ class StagedModel(MultiNetworkModel):
         if opt.get('inference') and not cls.takes_inference:
             raise UserError(f'inference: {cls.__name__} has no such block')
         train = cls.train_schema.parse(opt['train'], 'train')
-        total = validate_stages(opt, train, cls.stages, cls.active_stages(opt), lambda stage: {
-            **stage.loss, **cls.loss_defaults(opt, stage)})
+        total = validate_stages(
+            opt,
+            train,
+            cls.stages,
+            cls.active_stages(opt),
+            lambda stage: {**stage.loss, **cls.loss_defaults(opt, stage)},
+        )
         return {**train.model_dump(), 'total_iter': total}
 
     @classmethod
@@ -64,7 +78,6 @@ class StagedModel(MultiNetworkModel):
         names = dict.fromkeys(name for stage in self.stages for name in (*stage.teachers, stage.network)) or ['g']
         super().__init__(opt, names)
         self.caches: dict[str, TeacherCache] = {}
-        self.cached_targets: dict[str, Tensor] = {}
         if self.is_train:
             self.options = self.train_schema.model_validate(opt['train'])
             self.stage_iters = [self.options.stages[stage.name].iter for stage in self.stages]
@@ -81,7 +94,11 @@ class StagedModel(MultiNetworkModel):
         stage = self.stages[stage_at(current_iter, self.stage_iters)]
         if self.stage is not stage:
             self.finish_stage()
-        names = [name for name in stage.cached if self._should_cache(name, dataset)]
+        names = [
+            name
+            for name in stage.cached
+            if should_cache(self.options, name, dataset, patch_pixels(self.opt, self.stages, self.stage_iters, name))
+        ]
         if isinstance(dataset, WholeImageDataset):
             dataset.teachers = {name: self._teacher_cache(name, dataset) for name in names}
 
@@ -90,16 +107,17 @@ class StagedModel(MultiNetworkModel):
         self.finish_stage()
         stage, options = self.stages[index], self.options
         net = self.nets[stage.network].train().requires_grad_(True)
-        components = build_stage_components(net, options.stages[stage.name], {
-            **stage.loss, **self.loss_defaults(self.opt, stage)}, f'train.stages.{stage.name}')
+        components = build_stage_components(
+            net,
+            options.stages[stage.name],
+            {**stage.loss, **self.loss_defaults(self.opt, stage)},
+            f'train.stages.{stage.name}',
+        )
         compiled: Any = torch.compile(net) if options.compile else net
         self.running = RunningStage(stage, net, self.model_to_device(compiled), components, options, self.dtype)
         self.net, self.criterion = self.running.wrapped, self.running.criterion
         self.optimizers, self.schedulers = [components.optimizer], [components.scheduler]  # BaseModel's names
-        get_root_logger().info(f'Stage {stage.name}: {self.stage_iters[index]} iterations train '
-                               f'network_{stage.network}'
-                               + (f', teachers: {", ".join(stage.teachers)}' if stage.teachers else '')
-                               + f'; {str(self.dtype).removeprefix("torch.")} on {self.device}')
+        log_stage(stage, self.stage_iters[index], self.dtype, self.device)
 
     def finish_stage(self) -> None:
         """Freeze the network of the running stage."""
@@ -128,30 +146,40 @@ class StagedModel(MultiNetworkModel):
             return self.cached_targets[name] * self.img_range
         return self.postprocess_target(name, self.teacher_forward(name, lq), lq)
 
-    def _should_cache(self, name: str, dataset: Dataset) -> bool:
-        block = self.opt['datasets']['train']
-        iters = sum(length for stage, length in zip(self.stages, self.stage_iters) if name in stage.cached)
-        pixels = block['batch_size_per_gpu'] * self.opt['world_size'] * (block.get('patch_size') or 0) ** 2
-        return should_cache(self.options.teacher_cache, name, dataset, self.options.teacher_ensemble, iters * pixels)
-
     def _teacher_cache(self, name: str, dataset: WholeImageDataset) -> TeacherCache:
         if name in self.caches:
             return self.caches[name]
-        settings = {'network': self.opt[f'network_{name}'], 'window': dataset.patch_size, 'dtype': str(self.dtype),
-                    'ensemble': self.options.teacher_ensemble, 'img_range': self.img_range, **self.cache_settings(name)}
-        folder = None if self.options.teacher_cache == 'memory' else cache_folder(
-            self.opt['path']['experiments_root'], name, self.nets[name], dataset, settings)
+        settings = {
+            'network': self.opt[f'network_{name}'],
+            'window': dataset.patch_size,
+            'dtype': str(self.dtype),
+            'ensemble': self.options.teacher_ensemble,
+            'img_range': self.img_range,
+            **self.cache_settings(name),
+        }
+        folder = None
+        if self.options.teacher_cache != 'memory':
+            folder = cache_folder(self.opt['path']['experiments_root'], name, self.nets[name], dataset, settings)
 
         def forward(windows: Tensor) -> Tensor:
             with self.autocast():
                 return self.teacher_forward(name, windows)
 
         def predict(image: np.ndarray) -> np.ndarray:
-            return whole_image_target(forward, functools.partial(self.postprocess_target, name), image,
-                                      dataset.patch_size, self.options.teacher_ensemble,
-                                      self.opt['datasets']['train']['batch_size_per_gpu'], self.img_range, self.device)
-        self.caches[name] = build_teacher_cache(name, predict, dataset, folder, self.opt['rank'],
-                                                self.opt['world_size'], not self.opt.get('quiet'))
+            return whole_image_target(
+                forward,
+                functools.partial(self.postprocess_target, name),
+                image,
+                dataset.patch_size,
+                self.options.teacher_ensemble,
+                self.opt['datasets']['train']['batch_size_per_gpu'],
+                self.img_range,
+                self.device,
+            )
+
+        self.caches[name] = build_teacher_cache(
+            name, predict, dataset, folder, self.opt['rank'], self.opt['world_size'], not self.opt.get('quiet')
+        )
         return self.caches[name]
 
     # ---- one iteration ----
@@ -163,12 +191,6 @@ class StagedModel(MultiNetworkModel):
             self.start_stage(index)
         else:
             self.active.scheduler.step()
-
-    def feed_data(self, data: Mapping[str, Any]) -> None:
-        """Take a batch; with a teacher cache it holds ``teacher_<name>``, crops of the cached targets in [0, 1]."""
-        super().feed_data(data)
-        self.cached_targets = {key.removeprefix('teacher_'): value.to(self.device, non_blocking=True)
-                               for key, value in data.items() if key.startswith('teacher_')}
 
     def autocast(self) -> torch.autocast:
         """The precision of the forward passes in training."""
@@ -202,8 +224,12 @@ class StagedModel(MultiNetworkModel):
             self.start_stage(index)
             self.active.load_state_dict(resume_state)
         except (RuntimeError, KeyError, ValueError) as error:
-            raise UserError(f'resume: the training state does not fit these options ({str(error).splitlines()[0]}). '
-                            'Resume with the options of the first run, or start anew.') from error
+            raise UserError(
+                f'resume: the training state does not fit these options ({str(error).splitlines()[0]}). '
+                'Resume with the options of the first run, or start anew.'
+            ) from error
         if index != stage_at(resume_state['iter'], self.stage_iters):
-            raise UserError(f'resume: iteration {resume_state["iter"]} was in stage {resume_state["stage"]}, which '
-                            f'train.stages now places elsewhere. Resume with the iter of the first run, or start anew.')
+            raise UserError(
+                f'resume: iteration {resume_state["iter"]} was in stage {resume_state["stage"]}, which '
+                f'train.stages now places elsewhere. Resume with the iter of the first run, or start anew.'
+            )

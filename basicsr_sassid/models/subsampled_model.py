@@ -1,4 +1,5 @@
 """SubsampledModel: a network that is trained on sub-images of the noisy photographs, and its student."""
+
 from __future__ import annotations
 
 import warnings
@@ -30,6 +31,7 @@ class SubsampledModel(StagedModel):
         default_inference: how the paper applies its network.
         shared_keys: keys of ``train`` that ``inference`` follows unless it has its own.
     """
+
     stages = (
         Stage('bsn', network='bsn', loss={'type': 'L1Loss'}),
         Stage('unet', network='g', loss={'type': 'L1Loss'}, teachers=('bsn',), cached=('bsn',)),
@@ -57,8 +59,10 @@ class SubsampledModel(StagedModel):
             raise UserError(f'datasets.train.patch_size: expected a multiple of train.pd_a {train.pd_a}, got {patch}')
         has_student = 'unet' in train.stages
         if opt.get('network_g') and not has_student:
-            raise UserError('network_g: it is the student, which a stage unet trains; the network of stage bsn is '
-                            'network_bsn, in this and all other options.')
+            raise UserError(
+                'network_g: it is the student, which a stage unet trains; the network of stage bsn is '
+                'network_bsn, in this and all other options.'
+            )
         resolved = super().validate_options(opt)
         config = cls.resolve_inference({**opt, 'train': resolved})
         _check_sizes(opt, 'bsn', patch // train.pd_a, train.pd_a, config.multiple_of)
@@ -125,13 +129,18 @@ def _check_sizes(opt: Mapping[str, Any], name: str, side: int, pd_a: int = 1, mu
     net = build_and_load(opt, name).eval()
     grid = capabilities_of(net).multiple_of
     if multiple_of is not None and side % grid:
-        warnings.warn(f'{where} pads the sub-images of {side} pixels to a multiple of {grid}: it would learn beside '
-                      'mirrored borders, and err at those of photographs. Choose a datasets.train.patch_size that is a '
-                      f'multiple of {grid * pd_a}.', stacklevel=2)
+        warnings.warn(
+            f'{where} pads the sub-images of {side} pixels to a multiple of {grid}: it would learn beside '
+            'mirrored borders, and err at those of photographs. Choose a datasets.train.patch_size that is a '
+            f'multiple of {grid * pd_a}.',
+            stacklevel=2,
+        )
     unit = multiple_of or 1
     advice = 'the student takes any size' if multiple_of is None else 'set inference.multiple_of to what it needs'
-    for size, reason in ((side, 'datasets.train.patch_size' + (' / train.pd_a' if pd_a > 1 else '')),
-                         ((side // unit + 1) * unit, f'photographs have any size: {advice}')):
+    for size, reason in (
+        (side, 'datasets.train.patch_size' + (' / train.pd_a' if pd_a > 1 else '')),
+        ((side // unit + 1) * unit, f'photographs have any size: {advice}'),
+    ):
         _probe_size(net, size, where, reason)
 
 
@@ -145,5 +154,7 @@ def _probe_size(net: nn.Module, size: int, where: str, reason: str) -> None:
         raise UserError(f'{where} does not take images of {size}x{size} pixels ({reason}): {lines[0]}') from error
     if getattr(result, 'shape', None) != x.shape:
         got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise UserError(f'{where} makes {got} of {tuple(x.shape)}; expected a network that keeps the size (for a '
-                        'super-resolution one: upscale: 1)')
+        raise UserError(
+            f'{where} makes {got} of {tuple(x.shape)}; expected a network that keeps the size (for a '
+            'super-resolution one: upscale: 1)'
+        )

@@ -2,6 +2,7 @@
 
 Li et al., CVPR 2023, arXiv 2303.14934. Written from the paper. Licence: Apache-2.0.
 """
+
 from __future__ import annotations
 
 import inspect
@@ -34,11 +35,11 @@ class ThreeStageModel(StagedModel):
     LAN is trained to match the BNN's prediction from the pixels nearby. Stage ``unet``: the U-Net learns from the BNN
     where the image is flat and from the LAN where it is textured.
     """
+
     stages = (
         Stage('bnn', network='bnn', loss={'type': 'L1Loss'}),
         Stage('lan', network='lan', loss={'type': 'SelectiveL1Loss'}, teachers=('bnn',), cached=('bnn',)),
-        Stage('unet', network='g', loss={'type': 'TwoTeacherL1Loss'}, teachers=('bnn', 'lan'),
-              cached=('bnn',)),
+        Stage('unet', network='g', loss={'type': 'TwoTeacherL1Loss'}, teachers=('bnn', 'lan'), cached=('bnn',)),
     )
     train_schema = ThreeStageTrainOptions
     options: ThreeStageTrainOptions
@@ -49,8 +50,11 @@ class ThreeStageModel(StagedModel):
         resolved = super().validate_options(opt)
         receptive, blind = (network_argument(opt, 'lan', 'receptive_size'), network_argument(opt, 'bnn', 'blind_size'))
         if receptive is not None and blind is not None and receptive > blind:
-            warnings.warn(f'network_lan.receptive_size {receptive} is larger than network_bnn.blind_size {blind}: '
-                          'what both see, the LAN learns to repeat, the BNN\'s noise included.', stacklevel=2)
+            warnings.warn(
+                f'network_lan.receptive_size {receptive} is larger than network_bnn.blind_size {blind}: '
+                "what both see, the LAN learns to repeat, the BNN's noise included.",
+                stacklevel=2,
+            )
         return resolved
 
     @classmethod
@@ -83,8 +87,10 @@ class ThreeStageModel(StagedModel):
             raise UserError(f'train.posterior needs NoisyImageDataset, not {type(dataset).__name__}. Set it to false.')
         measured = evenly_spaced(range(len(dataset)), _MOST_MEASURED)
         noise = estimate_noise(dataset.image(index) for index in measured)
-        get_root_logger().info(f'Noise of {len(measured)} training images: sigma '
-                               f'{", ".join(f"{value:.2f}" for value in noise.sigma)} grey levels')
+        get_root_logger().info(
+            f'Noise of {len(measured)} training images: sigma '
+            f'{", ".join(f"{value:.2f}" for value in noise.sigma)} grey levels'
+        )
         return PosteriorMean(noise)
 
     def _calibrate_posterior(self, posterior: PosteriorMean, dataset: WholeImageDataset) -> None:
@@ -101,8 +107,10 @@ class ThreeStageModel(StagedModel):
         error, variance = posterior.compare(predictions * (255 / self.img_range), lq * 255)
         self.use_posterior = error > variance
         targets = 'blended with the noisy images' if self.use_posterior else 'used as they are'
-        get_root_logger().info(f'The error of the BNN is {max(error, 0) ** 0.5:.1f} grey levels, the noise '
-                               f'{variance ** 0.5:.1f}: its predictions are {targets}')
+        get_root_logger().info(
+            f'The error of the BNN is {max(error, 0) ** 0.5:.1f} grey levels, the noise '
+            f'{variance**0.5:.1f}: its predictions are {targets}'
+        )
 
     def cache_settings(self, name: str) -> dict[str, Any]:
         """See StagedModel."""

@@ -1,4 +1,5 @@
 """Noise of photographs, estimated from the noisy photographs alone: its sigma by intensity and its correlation."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -59,6 +60,7 @@ class FlatPatches:
         residual: (n, 32, 32, 3), the flattest fifth without their surfaces, in grey levels.
         means, variances: (m, 3), of the flattest fifth of each intensity, in grey levels; NaN where it is saturated.
     """
+
     residual: np.ndarray
     means: np.ndarray
     variances: np.ndarray
@@ -88,8 +90,9 @@ def find_flat_patches(image: np.ndarray) -> FlatPatches:
     means = patches.mean(axis=2)
     variances = np.where(clipped < _SATURATED, residual.var(axis=2), np.nan)
     by_intensity = _flattest_by_intensity(roughness, means.mean(axis=1), flattest)
-    return FlatPatches(residual[flattest].transpose(0, 2, 1).reshape(-1, PATCH, PATCH, 3), means[by_intensity],
-                       variances[by_intensity])
+    return FlatPatches(
+        residual[flattest].transpose(0, 2, 1).reshape(-1, PATCH, PATCH, 3), means[by_intensity], variances[by_intensity]
+    )
 
 
 def _evenly_spaced_patches(pixels: np.ndarray) -> np.ndarray:
@@ -129,8 +132,9 @@ def _flattest_by_intensity(roughness: np.ndarray, intensity: np.ndarray, flattes
     """Indices of the flattest fifth of each intensity that has five patches; ``flattest`` if none has."""
     bins = _intensity_bin(intensity)
     groups = [np.flatnonzero(bins == number) for number in range(_BINS)]
-    subsets = [group[np.argsort(roughness[group])[:math.ceil(_FLATTEST * len(group))]]
-               for group in groups if len(group) >= 5]
+    subsets = [
+        group[np.argsort(roughness[group])[: math.ceil(_FLATTEST * len(group))]] for group in groups if len(group) >= 5
+    ]
     return np.concatenate(subsets or [flattest])
 
 
@@ -139,18 +143,26 @@ def pool_patches(patches: Iterable[FlatPatches]) -> NoiseModel:
     images = list(patches)
     residual = np.concatenate([image.residual for image in images]) if images else np.empty(0)
     if len(residual) == 0:
-        raise UserError('noise: no patch of 32x32 pixels that is not black or white; there is nothing to measure. '
-                        'Give other photographs.')
+        raise UserError(
+            'noise: no patch of 32x32 pixels that is not black or white; there is nothing to measure. '
+            'Give other photographs.'
+        )
     sigma = np.sqrt(residual.var(axis=(1, 2)).mean(axis=0))
-    sigma_curve = {name: _sigma_curve([image.means[:, channel] for image in images],
-                                      [image.variances[:, channel] for image in images])
-                   for channel, name in enumerate('RGB')}
+    sigma_curve = {
+        name: _sigma_curve(
+            [image.means[:, channel] for image in images], [image.variances[:, channel] for image in images]
+        )
+        for channel, name in enumerate('RGB')
+    }
     variance_fit = {name: _fit_variance(points) for name, points in sigma_curve.items()}
     correlation = _correlations(evenly_spaced(residual, _MOST_CORRELATED))[0]
     colour = [image.residual for image in images if not image.is_grey]
     # grey photographs tell nothing of the correlation between channels
-    cross_correlation = (_correlations(evenly_spaced(np.concatenate(colour), _MOST_CORRELATED))[1] if colour
-                         else np.tile(correlation, (3, 3, 1, 1)))
+    cross_correlation = (
+        _correlations(evenly_spaced(np.concatenate(colour), _MOST_CORRELATED))[1]
+        if colour
+        else np.tile(correlation, (3, 3, 1, 1))
+    )
     return NoiseModel(sigma, correlation, cross_correlation, sigma_curve, variance_fit, len(residual))
 
 
@@ -162,12 +174,12 @@ def _as_grey_levels(image: np.ndarray) -> np.ndarray:
     white = white_level(pixels.dtype)
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
-    return pixels.astype(np.float32) * (255. / white)
+    return pixels.astype(np.float32) * (255.0 / white)
 
 
 def surface_basis() -> np.ndarray:
     """(1024, 6), float64, orthonormal: the surfaces 1, x, y, xx, xy, yy on a patch."""
-    y, x = np.mgrid[-1:1:PATCH * 1j, -1:1:PATCH * 1j].reshape(2, -1)
+    y, x = np.mgrid[-1 : 1 : PATCH * 1j, -1 : 1 : PATCH * 1j].reshape(2, -1)
     return np.linalg.qr(np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1))[0]
 
 
@@ -180,13 +192,13 @@ def _correlations(residual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     overlap = PATCH - np.abs(np.arange(-MAX_LAG, MAX_LAG + 1))
     products = np.empty((len(unit), 3, 3, _LAGS, _LAGS), np.float32)
     for start in range(0, len(unit), 256):
-        spectra = np.fft.rfft2(unit[start:start + 256], (2 * PATCH, 2 * PATCH))  # padded: nothing wraps around
+        spectra = np.fft.rfft2(unit[start : start + 256], (2 * PATCH, 2 * PATCH))  # padded: nothing wraps around
         for c in range(3):
             for d in range(c, 3):
                 all_lags = np.fft.irfft2(spectra[:, c].conj() * spectra[:, d])
                 near = np.roll(all_lags, (MAX_LAG, MAX_LAG), axis=(1, 2))[:, :_LAGS, :_LAGS]
-                products[start:start + 256, c, d] = near / np.outer(overlap, overlap)
-                products[start:start + 256, d, c] = products[start:start + 256, c, d, ::-1, ::-1]
+                products[start : start + 256, c, d] = near / np.outer(overlap, overlap)
+                products[start : start + 256, d, c] = products[start : start + 256, c, d, ::-1, ::-1]
     autocorrelations = products[:, range(3), range(3)].reshape(-1, _LAGS, _LAGS)
     cross = np.median(products, axis=0)
     cross = (cross + cross.transpose(1, 0, 2, 3)[..., ::-1, ::-1]) / 2  # the median of an even number may break it
@@ -223,21 +235,24 @@ def _sigma_curve(means: list[np.ndarray], variances: list[np.ndarray]) -> np.nda
     curve, gain = np.zeros(_BINS), np.zeros(len(means))  # logarithms of variances
     for _ in range(10):
         gain = _medians(log - curve[bins], image, len(means))
-        gain -= np.median(gain[np.unique(image)]) if len(image) else 0.
+        gain -= np.median(gain[np.unique(image)]) if len(image) else 0.0
         curve = _medians(log - gain[image], bins, _BINS)
-    rows = [(mean[bins == number].mean(), np.exp(curve[number] / 2)) for number in range(_BINS)
-            if (bins == number).sum() >= 10]
+    rows = [
+        (mean[bins == number].mean(), np.exp(curve[number] / 2))
+        for number in range(_BINS)
+        if (bins == number).sum() >= 10
+    ]
     return np.array(rows).reshape(-1, 2)
 
 
 def _medians(values: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     """(count,): the median of the values of each label; 0 for a label that does not occur."""
-    return np.array([np.median(values[labels == label]) if (labels == label).any() else 0. for label in range(count)])
+    return np.array([np.median(values[labels == label]) if (labels == label).any() else 0.0 for label in range(count)])
 
 
 def _fit_variance(points: np.ndarray) -> tuple[float, float]:
     """(slope, offset) of variance = slope * intensity + offset."""
     if len(points) < 2:
-        return 0., float((points[:, 1] ** 2).mean()) if len(points) else 0.
+        return 0.0, float((points[:, 1] ** 2).mean()) if len(points) else 0.0
     slope, offset = np.polyfit(points[:, 0], points[:, 1] ** 2, 1)
     return float(slope), float(offset)

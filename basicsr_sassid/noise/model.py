@@ -1,4 +1,5 @@
 """NoiseModel: sigma by intensity and correlation of the noise of a set of photographs."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -15,8 +16,12 @@ LARGEST_BLIND_SIZE = 2 * MAX_LAG - 1
 _LARGEST_RECOMMENDED = 9
 _FORMAT = 2  # of to_dict
 # names of format 1, whose dicts have no key `format`
-_OLD_NAMES = {'cross_correlation': 'joint', 'sigma_curve': 'levels', 'variance_fit': 'lines',
-              'num_patches': 'num_patches'}
+_OLD_NAMES = {
+    'cross_correlation': 'joint',
+    'sigma_curve': 'levels',
+    'variance_fit': 'lines',
+    'num_patches': 'num_patches',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +37,7 @@ class NoiseModel:
         variance_fit: {'R': (slope, offset), ...}: variance = slope * intensity + offset, fitted to ``sigma_curve``.
         num_patches: number of flat patches that were measured.
     """
+
     sigma: np.ndarray
     correlation: np.ndarray
     cross_correlation: np.ndarray
@@ -68,29 +74,45 @@ class NoiseModel:
 
     def sigma_at(self, intensity: np.ndarray) -> np.ndarray:
         """Standard deviation at intensities (..., 3), both in grey levels; constant beyond the measured intensities."""
-        columns = [np.interp(intensity[..., channel], *self.sigma_curve[name].T) if len(self.sigma_curve[name])
-                   else np.full(intensity.shape[:-1], self.sigma[channel]) for channel, name in enumerate('RGB')]
+        columns = [
+            np.interp(intensity[..., channel], *self.sigma_curve[name].T)
+            if len(self.sigma_curve[name])
+            else np.full(intensity.shape[:-1], self.sigma[channel])
+            for channel, name in enumerate('RGB')
+        ]
         return np.stack(columns, axis=-1).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """The model as values of JSON's types; :meth:`from_dict` reads it."""
-        return {'format': _FORMAT, 'sigma': self.sigma.tolist(), 'correlation': self.correlation.tolist(),
-                'cross_correlation': self.cross_correlation.tolist(),
-                'sigma_curve': {name: points.tolist() for name, points in self.sigma_curve.items()},
-                'variance_fit': {name: list(fit) for name, fit in self.variance_fit.items()},
-                'num_patches': self.num_patches}
+        return {
+            'format': _FORMAT,
+            'sigma': self.sigma.tolist(),
+            'correlation': self.correlation.tolist(),
+            'cross_correlation': self.cross_correlation.tolist(),
+            'sigma_curve': {name: points.tolist() for name, points in self.sigma_curve.items()},
+            'variance_fit': {name: list(fit) for name, fit in self.variance_fit.items()},
+            'num_patches': self.num_patches,
+        }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> NoiseModel:
         """Inverse of :meth:`to_dict`; reads format 1 too. Raises UserError for a newer format."""
         number = content.get('format', 1)
         if number not in (1, _FORMAT):
-            raise UserError(f'noise model: format {number} is newer than this version reads ({_FORMAT}). Upgrade '
-                            'basicsr_sassid, or measure the noise again.')
+            raise UserError(
+                f'noise model: format {number} is newer than this version reads ({_FORMAT}). Upgrade '
+                'basicsr_sassid, or measure the noise again.'
+            )
         names = _OLD_NAMES if number == 1 else {}
 
         def field(name: str) -> Any:
             return content[names.get(name, name)]
-        return cls(np.array(field('sigma')), np.array(field('correlation')), np.array(field('cross_correlation')),
-                   {name: np.array(points).reshape(-1, 2) for name, points in field('sigma_curve').items()},
-                   {name: (fit[0], fit[1]) for name, fit in field('variance_fit').items()}, field('num_patches'))
+
+        return cls(
+            np.array(field('sigma')),
+            np.array(field('correlation')),
+            np.array(field('cross_correlation')),
+            {name: np.array(points).reshape(-1, 2) for name, points in field('sigma_curve').items()},
+            {name: (fit[0], fit[1]) for name, fit in field('variance_fit').items()},
+            field('num_patches'),
+        )

@@ -1,4 +1,5 @@
 """Figure of a noise model: its correlation map with the recommended blind neighbourhood, and sigma by intensity."""
+
 from __future__ import annotations
 
 import os
@@ -30,12 +31,22 @@ def draw(noise: NoiseModel, output: str | os.PathLike[str]) -> None:
 
 def _draw_correlation(axes: Axes, noise: NoiseModel) -> None:
     # the root brings out small correlations, which decide the size of the blind neighbourhood
-    image = axes.imshow(np.sqrt(np.abs(noise.correlation).clip(0, 1)), cmap='gray_r', vmin=0, vmax=1,
-                        extent=(-MAX_LAG - 0.5, MAX_LAG + 0.5, MAX_LAG + 0.5, -MAX_LAG - 0.5))
+    image = axes.imshow(
+        np.sqrt(np.abs(noise.correlation).clip(0, 1)),
+        cmap='gray_r',
+        vmin=0,
+        vmax=1,
+        extent=(-MAX_LAG - 0.5, MAX_LAG + 0.5, MAX_LAG + 0.5, -MAX_LAG - 0.5),
+    )
     side = noise.blind_size()
     axes.add_patch(Rectangle((-side / 2, -side / 2), side, side, fill=False, edgecolor='#e67e22', linewidth=2.5))
-    axes.set(title=f'Correlation of the noise, blind_size {side} in orange', xlabel='distance, pixels',
-             ylabel='distance, pixels', xticks=range(-MAX_LAG, MAX_LAG + 1, 4), yticks=range(-MAX_LAG, MAX_LAG + 1, 4))
+    axes.set(
+        title=f'Correlation of the noise, blind_size {side} in orange',
+        xlabel='distance, pixels',
+        ylabel='distance, pixels',
+        xticks=range(-MAX_LAG, MAX_LAG + 1, 4),
+        yticks=range(-MAX_LAG, MAX_LAG + 1, 4),
+    )
     bar = axes.figure.colorbar(image, ax=axes, label='absolute correlation')
     bar.set_ticks(np.sqrt(_CORRELATIONS).tolist(), labels=[f'{value:g}' for value in _CORRELATIONS])
 
@@ -47,8 +58,13 @@ def _draw_sigma(axes: Axes, noise: NoiseModel) -> None:
             slope, offset = noise.variance_fit[name]
             intensity = np.linspace(points[0, 0], points[-1, 0], 50)
             axes.plot(intensity, np.sqrt(np.maximum(slope * intensity + offset, 0)), color=_COLOURS[name])
-    highest = max([1., *(points[:, 1].max() for points in noise.sigma_curve.values() if len(points))])
-    axes.set(title='Noise by intensity (lines: variance fit)', xlabel='intensity, grey levels',
-             ylabel='sigma, grey levels', xlim=(0, 255), ylim=(0, 1.15 * highest))
+    highest = max([1.0, *(points[:, 1].max() for points in noise.sigma_curve.values() if len(points))])
+    axes.set(
+        title='Noise by intensity (lines: variance fit)',
+        xlabel='intensity, grey levels',
+        ylabel='sigma, grey levels',
+        xlim=(0, 255),
+        ylim=(0, 1.15 * highest),
+    )
     axes.grid(alpha=0.3)
     axes.legend(loc='upper right')

@@ -1,4 +1,5 @@
 """Posterior mean: a blind network's prediction and the noisy pixel, weighted by their variances (Laine et al. 2019)."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.noise.sigma_map import sigma_map
 
-_ERROR_SIGMA = 3.  # pixels, over which the prediction's error is averaged
+_ERROR_SIGMA = 3.0  # pixels, over which the prediction's error is averaged
 _LEAST = 0.02  # of the noise's variance: the prediction is nowhere perfect
 
 

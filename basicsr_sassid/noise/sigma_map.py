@@ -1,4 +1,5 @@
 """Strength of the noise in one photograph: its gain relative to a noise model, and sigma at every pixel."""
+
 from __future__ import annotations
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 from basicsr_sassid.noise.estimate import PATCH, find_flat_patches
 from basicsr_sassid.noise.model import NoiseModel
 
-_INTENSITY_SIGMA = 4.  # pixels, of the blur that gives the intensity at which a pixel's noise is looked up
+_INTENSITY_SIGMA = 4.0  # pixels, of the blur that gives the intensity at which a pixel's noise is looked up
 _GAIN_SPREAD = 0.3  # of the logarithm of gains between photographs; weighed against the spread inside one
 
 
@@ -20,16 +21,17 @@ def noise_gain(image: np.ndarray, noise: NoiseModel) -> np.ndarray:
         return np.ones(3, np.float32)
     patches = find_flat_patches(image)
     ratio = patches.variances / np.maximum(noise.sigma_at(patches.means) ** 2, 1e-6)
-    return np.array([_shrunk_gain(np.log(np.maximum(column[np.isfinite(column)], 1e-6)) / 2) for column in ratio.T],
-                    np.float32).clip(0.1, 10)
+    return np.array(
+        [_shrunk_gain(np.log(np.maximum(column[np.isfinite(column)], 1e-6)) / 2) for column in ratio.T], np.float32
+    ).clip(0.1, 10)
 
 
 def _shrunk_gain(log_gains: np.ndarray) -> float:
     if len(log_gains) < 3:
-        return 1.
+        return 1.0
     middle = np.median(log_gains)
     spread = 1.48 * np.median(np.abs(log_gains - middle))  # a standard deviation, if they are normal
-    return float(np.exp(middle * _GAIN_SPREAD ** 2 / (_GAIN_SPREAD ** 2 + spread ** 2)))
+    return float(np.exp(middle * _GAIN_SPREAD**2 / (_GAIN_SPREAD**2 + spread**2)))
 
 
 def sigma_map(image: np.ndarray, noise: NoiseModel) -> np.ndarray:

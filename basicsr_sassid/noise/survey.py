@@ -1,4 +1,5 @@
 """Survey of a folder of photographs: which can be read, how noisy each is, and which have noise alike."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -25,6 +26,7 @@ _BIN = 16  # grey levels of a row of the table
 @dataclasses.dataclass(frozen=True)
 class Group:
     """Photographs whose noise is alike: sigma in grey levels and the correlation of neighbouring pixels, medians."""
+
     files: list[Path]
     sigma: float
     correlation: float
@@ -41,6 +43,7 @@ class Survey:
         groups: the photographs by kind of noise, the largest group first.
         num_measured, num_grey: how many photographs were measured; how many of them have one channel.
     """
+
     photos: dict[Path, tuple[int, int]]
     failed: dict[str, str]
     noise: NoiseModel | None
@@ -112,26 +115,41 @@ def describe(survey: Survey) -> str:
     """The table that `sassid noise` prints. Raises UserError if nothing could be measured."""
     noise = survey.noise
     if noise is None:
-        raise UserError(f'noise: nothing to measure. Of {len(survey.photos)} readable images none has a patch of '
-                        f'{PATCH}x{PATCH} pixels that is neither black nor white. Give other photographs.'
-                        + ''.join(f'\n{file}: {reason}' for file, reason in survey.failed.items()))
-    lines = [f'Noise of {noise.num_patches} flat patches, in grey levels (0 to 255):', '', *_sigma_rows(noise), '',
-             *_correlation_rows(noise), '']
+        raise UserError(
+            f'noise: nothing to measure. Of {len(survey.photos)} readable images none has a patch of '
+            f'{PATCH}x{PATCH} pixels that is neither black nor white. Give other photographs.'
+            + ''.join(f'\n{file}: {reason}' for file, reason in survey.failed.items())
+        )
+    lines = [
+        f'Noise of {noise.num_patches} flat patches, in grey levels (0 to 255):',
+        '',
+        *_sigma_rows(noise),
+        '',
+        *_correlation_rows(noise),
+        '',
+    ]
     if len(survey.groups) > 1:
-        lines += ['These photographs differ in their noise. Clean or train them group by group:',
-                  *describe_groups(survey.groups), '']
+        lines += [
+            'These photographs differ in their noise. Clean or train them group by group:',
+            *describe_groups(survey.groups),
+            '',
+        ]
     if noise.sigma.max() < LITTLE:
         lines.append('There is almost no noise here: denoising would only remove detail.')
     else:
-        lines.append(f'Correlated over {noise.correlation_length()} pixels. Recommended: network_bnn.blind_size: '
-                     f'{noise.blind_size()} (and network_lan.receptive_size no larger)')
+        lines.append(
+            f'Correlated over {noise.correlation_length()} pixels. Recommended: network_bnn.blind_size: '
+            f'{noise.blind_size()} (and network_lan.receptive_size no larger)'
+        )
     return '\n'.join(lines)
 
 
 def _sigma_rows(noise: NoiseModel) -> list[str]:
     """Sigma of each channel, in all and by intensity."""
-    rows = [f'{"":12}' + ''.join(f'{name:>8}' for name in 'RGB'),
-            f'{"sigma":12}' + ''.join(f'{sigma:8.2f}' for sigma in noise.sigma)]
+    rows = [
+        f'{"":12}' + ''.join(f'{name:>8}' for name in 'RGB'),
+        f'{"sigma":12}' + ''.join(f'{sigma:8.2f}' for sigma in noise.sigma),
+    ]
     by_bin: dict[str, dict[int, float]] = {}  # channel -> intensity bin -> sigma
     for name, points in noise.sigma_curve.items():
         by_bin[name] = {}
@@ -147,8 +165,11 @@ def _sigma_rows(noise: NoiseModel) -> list[str]:
 def _correlation_rows(noise: NoiseModel) -> list[str]:
     by_distance = [f'{radius}: {noise.correlation_at(radius):.3f}' for radius in range(1, MAX_LAG + 1)]
     cross = noise.cross_channel
-    return ['Correlation by distance in pixels (strongest of each square ring):', '  ' + '  '.join(by_distance),
-            f'Correlation of channels: RG {cross[0, 1]:.2f}, GB {cross[1, 2]:.2f}, RB {cross[0, 2]:.2f}']
+    return [
+        'Correlation by distance in pixels (strongest of each square ring):',
+        '  ' + '  '.join(by_distance),
+        f'Correlation of channels: RG {cross[0, 1]:.2f}, GB {cross[1, 2]:.2f}, RB {cross[0, 2]:.2f}',
+    ]
 
 
 def describe_groups(groups: Sequence[Group], most: int = 3) -> list[str]:
@@ -157,6 +178,8 @@ def describe_groups(groups: Sequence[Group], most: int = 3) -> list[str]:
     for group in groups:
         names = ', '.join(path.name for path in group.files[:most])
         rest = f' and {len(group.files) - most} more' if len(group.files) > most else ''
-        lines.append(f'  {len(group.files)} with sigma {group.sigma:.1f}, neighbours correlated '
-                     f'{group.correlation:.2f}: {names}{rest}')
+        lines.append(
+            f'  {len(group.files)} with sigma {group.sigma:.1f}, neighbours correlated '
+            f'{group.correlation:.2f}: {names}{rest}'
+        )
     return lines

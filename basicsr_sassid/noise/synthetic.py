@@ -1,4 +1,5 @@
 """Synthetic noise: a camera simulated step by step, and samples of a measured noise model."""
+
 from __future__ import annotations
 
 import cv2
@@ -9,8 +10,13 @@ from basicsr_sassid.noise.model import MAX_LAG, NoiseModel
 _WHITE_BALANCE = np.array([2.0, 1.0, 1.6])  # gains of red, green, blue in daylight
 
 
-def simulate_camera(clean: np.ndarray, rng: np.random.Generator, photons: float = 150., read_noise: float = 3.,
-                    jpeg_quality: int | None = 95) -> tuple[np.ndarray, np.ndarray]:
+def simulate_camera(
+    clean: np.ndarray,
+    rng: np.random.Generator,
+    photons: float = 150.0,
+    read_noise: float = 3.0,
+    jpeg_quality: int | None = 95,
+) -> tuple[np.ndarray, np.ndarray]:
     """Simulate two photographs of a scene by the same camera: one with noise, one without.
 
     The scene is unprocessed to linear light, mosaicked (RGGB), given shot noise (Poisson) and read noise (Gaussian),
@@ -57,12 +63,12 @@ def sample_noise(noise: NoiseModel, intensity: np.ndarray, rng: np.random.Genera
     """Draw noise of the measured sigma and correlation for an image of ``intensity``: both (H, W, 3) in grey levels."""
     height, width = (max(side, 2 * MAX_LAG + 1) for side in intensity.shape[:2])
     covariance = np.zeros((3, 3, height, width))
-    covariance[..., :2 * MAX_LAG + 1, :2 * MAX_LAG + 1] = noise.cross_correlation
+    covariance[..., : 2 * MAX_LAG + 1, : 2 * MAX_LAG + 1] = noise.cross_correlation
     # cross_correlation[c, d] is of channel c here with d there: as a matrix its transpose
     spectrum = np.fft.fft2(np.roll(covariance, (-MAX_LAG, -MAX_LAG), axis=(2, 3))).transpose(2, 3, 1, 0)
     values, vectors = np.linalg.eigh((spectrum + spectrum.conj().swapaxes(2, 3)) / 2)
     white = np.fft.fft2(rng.standard_normal((3, height, width))).transpose(1, 2, 0)[..., None]
     # V sqrt(D) V*: of all square roots the one that is real in space, whatever phases the eigenvectors have
     coloured = vectors * np.sqrt(values.clip(0))[..., None, :] @ (vectors.conj().swapaxes(2, 3) @ white)
-    unit = np.fft.ifft2(coloured[..., 0], axes=(0, 1)).real[:intensity.shape[0], :intensity.shape[1]]
+    unit = np.fft.ifft2(coloured[..., 0], axes=(0, 1)).real[: intensity.shape[0], : intensity.shape[1]]
     return (unit * noise.sigma_at(intensity)).astype(np.float32)

@@ -1,4 +1,5 @@
 """Image arrays: the shapes and types that every denoiser takes, value of white, crops."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -21,7 +22,7 @@ def white_level(dtype: np.dtype[Any]) -> float:
     if dtype in (np.dtype(np.uint8), np.dtype(np.uint16)):
         return float(np.iinfo(dtype).max)
     if np.issubdtype(dtype, np.floating):
-        return 1.
+        return 1.0
     raise UserError(f'expected uint8, uint16 or float in [0, 1], got {dtype}')
 
 
@@ -33,7 +34,7 @@ def is_grey(pixels: np.ndarray) -> bool:
 def centre_crop(image: np.ndarray, side: int) -> np.ndarray:
     """The centre of (H, W, C), at most ``side`` pixels a side, contiguous."""
     top, left = (max(length - side, 0) // 2 for length in image.shape[:2])
-    return np.ascontiguousarray(image[top:top + side, left:left + side])
+    return np.ascontiguousarray(image[top : top + side, left : left + side])
 
 
 def detail_crop_corner(image: np.ndarray, height: int, width: int, step: int) -> tuple[int, int]:
@@ -47,5 +48,5 @@ def detail_crop_corner(image: np.ndarray, height: int, width: int, step: int) ->
     grey = image.astype(np.float32).mean(axis=2)
     rows, columns = (max(side - crop + 1, 1) for side, crop in zip(grey.shape, (height, width)))
     corners = [(top, left) for top in range(0, rows, step) for left in range(0, columns, step)]
-    detail = [grey[top:top + height, left:left + width].std() for top, left in corners]
+    detail = [grey[top : top + height, left : left + width].std() for top, left in corners]
     return corners[int(np.argsort(detail)[int(0.75 * (len(corners) - 1))])]

@@ -1,4 +1,5 @@
 """The eight symmetries of the square, and the mean of a network's predictions over them (self-ensemble)."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,4 +1,5 @@
 """Pad images to the sizes that a network takes."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,4 +1,5 @@
 """Predict a whole image in overlapping windows of the size that a network was trained on."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -21,13 +22,18 @@ def window_starts(side: int, window: int) -> list[int]:
 def sliding_window_cost(size: tuple[int, int], window: int) -> int:
     """Pixels of all windows over an image of ``size`` (height, width): the cost of one sliding-window prediction."""
     height, width = size
-    return len(window_starts(height, window)) * len(window_starts(width, window)) * min(height, window) * min(
-        width, window)
+    return (
+        len(window_starts(height, window))
+        * len(window_starts(width, window))
+        * min(height, window)
+        * min(width, window)
+    )
 
 
 @torch.no_grad()
-def sliding_window_predict(net: Callable[[Tensor], Tensor], image: Tensor, window: int, ensemble: bool = False,
-                           batch_size: int = 8) -> Tensor:
+def sliding_window_predict(
+    net: Callable[[Tensor], Tensor], image: Tensor, window: int, ensemble: bool = False, batch_size: int = 8
+) -> Tensor:
     """Predict a whole image from windows of the training's patch size.
 
     A window has the size of the training's patches, so the network's context is that of training. Where windows overlap
@@ -51,12 +57,14 @@ def sliding_window_predict(net: Callable[[Tensor], Tensor], image: Tensor, windo
     total: Tensor | None = None
     weights = image.new_zeros(image.shape[-2:])
     # neighbours, above and beside, differ; a batch holds one symmetry, as height and width may differ
-    groups = [[(top, left) for (row, top), (column, left) in places if (3 * row + column) % len(SYMMETRIES) == number]
-              for number in range(len(SYMMETRIES))]
+    groups = [
+        [(top, left) for (row, top), (column, left) in places if (3 * row + column) % len(SYMMETRIES) == number]
+        for number in range(len(SYMMETRIES))
+    ]
     for (turns, flip), group in zip(SYMMETRIES, groups):
         for first in range(0, len(group), batch_size):
-            batch = group[first:first + batch_size]
-            windows = torch.stack([image[:, top:top + window, left:left + window] for top, left in batch])
+            batch = group[first : first + batch_size]
+            windows = torch.stack([image[:, top : top + window, left : left + window] for top, left in batch])
             if ensemble:
                 predictions = self_ensemble(net, windows)
             else:
@@ -65,8 +73,8 @@ def sliding_window_predict(net: Callable[[Tensor], Tensor], image: Tensor, windo
             if total is None:
                 total = predictions.new_zeros(predictions.shape[1], *image.shape[-2:])
             for prediction, (top, left) in zip(predictions, batch):
-                total[:, top:top + height, left:left + width] += prediction * weight
-                weights[top:top + height, left:left + width] += weight
+                total[:, top : top + height, left : left + width] += prediction * weight
+                weights[top : top + height, left : left + width] += weight
     assert total is not None
     return total / weights
 

@@ -3,6 +3,7 @@ partitions.
 
 Tensor operations only, no loop over pixels or cells. Written from the papers' descriptions. Licence: Apache-2.0.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -23,14 +24,14 @@ def pd_down(x: Tensor, stride: int) -> Tensor:
     """
     n, c, h, w = x.shape
     cells = x.reshape(n, c, h // stride, stride, w // stride, stride).permute(0, 3, 5, 1, 2, 4)
-    return cells.reshape(n * stride ** 2, c, h // stride, w // stride)
+    return cells.reshape(n * stride**2, c, h // stride, w // stride)
 
 
 def pd_up(x: Tensor, stride: int) -> Tensor:
     """Inverse of :func:`pd_down`: (N * stride^2, C, H, W) -> (N, C, H * stride, W * stride)."""
     n, c, h, w = x.shape
-    cells = x.reshape(n // stride ** 2, stride, stride, c, h, w).permute(0, 3, 4, 1, 5, 2)
-    return cells.reshape(n // stride ** 2, c, h * stride, w * stride)
+    cells = x.reshape(n // stride**2, stride, stride, c, h, w).permute(0, 3, 4, 1, 5, 2)
+    return cells.reshape(n // stride**2, c, h * stride, w * stride)
 
 
 def to_mosaic(x: Tensor, stride: int, pad: int) -> Tensor:
@@ -40,16 +41,16 @@ def to_mosaic(x: Tensor, stride: int, pad: int) -> Tensor:
     """
     x = F.pad(x, (pad,) * 4)
     n, c, h, w = x.shape
-    tiles = x.reshape(n // stride ** 2, stride, stride, c, h, w).permute(0, 3, 1, 4, 2, 5)
-    return tiles.reshape(n // stride ** 2, c, h * stride, w * stride)
+    tiles = x.reshape(n // stride**2, stride, stride, c, h, w).permute(0, 3, 1, 4, 2, 5)
+    return tiles.reshape(n // stride**2, c, h * stride, w * stride)
 
 
 def from_mosaic(x: Tensor, stride: int, pad: int) -> Tensor:
     """Inverse of :func:`to_mosaic`."""
     n, c, h, w = x.shape
     tiles = x.reshape(n, c, stride, h // stride, stride, w // stride).permute(0, 2, 4, 1, 3, 5)
-    tiles = tiles.reshape(n * stride ** 2, c, h // stride, w // stride)
-    return tiles[..., pad:h // stride - pad, pad:w // stride - pad]
+    tiles = tiles.reshape(n * stride**2, c, h // stride, w // stride)
+    return tiles[..., pad : h // stride - pad, pad : w // stride - pad]
 
 
 def pd_forward(net: Callable[[Tensor], Tensor], x: Tensor, stride: int, pad: int | None = None) -> Tensor:
@@ -62,11 +63,13 @@ def pd_forward(net: Callable[[Tensor], Tensor], x: Tensor, stride: int, pad: int
         pad: the phases lie in one image with so many zeros around each, as in :func:`to_mosaic`; None: they are a
             batch.
     """
+
     def on_phases(y: Tensor) -> Tensor:
         phases = pd_down(y, stride)
         if pad is None:
             return pd_up(net(phases), stride)
         return pd_up(from_mosaic(net(to_mosaic(phases, stride, pad)), stride, pad), stride)
+
     return forward_padded(on_phases, x, stride)
 
 
@@ -78,7 +81,7 @@ def random_sub_images(x: Tensor, stride: int, generator: torch.Generator | None 
     """
     n, c, h, w = x.shape
     cells = x.reshape(n, c, h // stride, stride, w // stride, stride).permute(0, 2, 4, 3, 5, 1)
-    cells = cells.reshape(n, h // stride, w // stride, stride ** 2, c)
+    cells = cells.reshape(n, h // stride, w // stride, stride**2, c)
     order = torch.rand(cells.shape[:4], generator=generator, device=x.device).argsort(dim=-1)
     return cells.gather(3, order[..., None].expand_as(cells)).permute(3, 0, 4, 1, 2)
 
@@ -92,8 +95,9 @@ def random_partition(x: Tensor, num_masks: int, generator: torch.Generator | Non
     return drawn == torch.arange(num_masks, device=x.device).view(-1, 1, 1, 1, 1)
 
 
-def masked_inference(net: Callable[[Tensor], Tensor], x: Tensor, num_masks: int,
-                     generator: torch.Generator | None = None) -> Tensor:
+def masked_inference(
+    net: Callable[[Tensor], Tensor], x: Tensor, num_masks: int, generator: torch.Generator | None = None
+) -> Tensor:
     """AMSNet's multi-mask prediction: the pixels of each mask are predicted while they are set to zero."""
     total: Tensor | None = None
     for hidden in random_partition(x, num_masks, generator):
@@ -103,9 +107,15 @@ def masked_inference(net: Callable[[Tensor], Tensor], x: Tensor, num_masks: int,
     return total
 
 
-def random_replacing_refinement(net: Callable[[Tensor], Tensor], noisy: Tensor, denoised: Tensor, r3_p: float = 0.16,
-                                r3_t: int = 8, per_channel: bool = False,
-                                generator: torch.Generator | None = None) -> Tensor:
+def random_replacing_refinement(
+    net: Callable[[Tensor], Tensor],
+    noisy: Tensor,
+    denoised: Tensor,
+    r3_p: float = 0.16,
+    r3_t: int = 8,
+    per_channel: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """Random-replacing refinement (R3 of AP-BSN): put noisy pixels back at random, denoise again, average.
 
     Args:

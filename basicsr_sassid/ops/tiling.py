@@ -1,4 +1,5 @@
 """Tile loop of all denoisers: images of any size in bounded memory, without seams."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ Box = tuple[slice, slice]  # rows, columns
 
 class Tile(NamedTuple):
     """One tile: the box of the image that it reads, the valid box of its result, and that box in the image."""
+
     input_box: Box
     crop_box: Box
     output_box: Box
@@ -39,8 +41,14 @@ def tile_grid(height: int, width: int, tile: int, overlap: int, multiple: int) -
             yield Tile((rows[0], columns[0]), (rows[1], columns[1]), (rows[2], columns[2]))
 
 
-def process_tiles(pixels: np.ndarray, function: Callable[[np.ndarray], np.ndarray], tile: int, overlap: int,
-                  multiple: int = 1, progress: Progress | None = None) -> np.ndarray:
+def process_tiles(
+    pixels: np.ndarray,
+    function: Callable[[np.ndarray], np.ndarray],
+    tile: int,
+    overlap: int,
+    multiple: int = 1,
+    progress: Progress | None = None,
+) -> np.ndarray:
     """Apply a function tile by tile.
 
     Args:

@@ -1,4 +1,5 @@
 """The public functions of the pipeline: clean_photos and fit_denoiser."""
+
 from __future__ import annotations
 
 import contextlib
@@ -20,10 +21,19 @@ from basicsr_sassid.utils.errors import UserError
 __all__ = ['EFFORTS', 'CleanOptions', 'clean_photos', 'fit_denoiser']
 
 
-def clean_photos(photos: Sequence[StrPath], output: StrPath, effort: str = 'normal',  # noqa: PLR0913  one per flag
-                 minutes: float | None = None, weights: StrPath | None = None, save_weights: StrPath | None = None,
-                 device: str = 'auto', blind_size: int | str = 'auto', strength: float = 1.,
-                 chroma: float | None = None, seed: int = 0) -> dict[str, str]:
+def clean_photos(  # noqa: PLR0913  public API: an argument per flag of `sassid clean`
+    photos: Sequence[StrPath],
+    output: StrPath,
+    effort: str = 'normal',
+    minutes: float | None = None,
+    weights: StrPath | None = None,
+    save_weights: StrPath | None = None,
+    device: str = 'auto',
+    blind_size: int | str = 'auto',
+    strength: float = 1.0,
+    chroma: float | None = None,
+    seed: int = 0,
+) -> dict[str, str]:
     """Denoise photographs with a network trained on them alone, and report on it in ``output/report.html``.
 
     Args:
@@ -67,9 +77,14 @@ def clean_photos(photos: Sequence[StrPath], output: StrPath, effort: str = 'norm
     return run.failed
 
 
-def fit_denoiser(photos: StrPath | Sequence[StrPath], minutes: float = EFFORTS['normal'],
-                 folder: StrPath | None = None, device: str = 'auto', blind_size: int | str = 'auto', seed: int = 0
-                 ) -> Denoiser:
+def fit_denoiser(
+    photos: StrPath | Sequence[StrPath],
+    minutes: float = EFFORTS['normal'],
+    folder: StrPath | None = None,
+    device: str = 'auto',
+    blind_size: int | str = 'auto',
+    seed: int = 0,
+) -> Denoiser:
     """Train a student on noisy photographs alone.
 
     Args:
@@ -117,5 +132,10 @@ def fit_denoiser(photos: StrPath | Sequence[StrPath], minutes: float = EFFORTS['
 
 def _foreign_files(inputs: Sequence[StrPath], output: Path) -> dict[str, str]:
     """Files in the input folders, outside ``output``, whose format is not read here, with the reason."""
-    return {file: reason for path in inputs if Path(path).is_dir() for file, reason in list_foreign(path).items()
-            if output.resolve() not in Path(file).resolve().parents}
+    return {
+        file: reason
+        for path in inputs
+        if Path(path).is_dir()
+        for file, reason in list_foreign(path).items()
+        if output.resolve() not in Path(file).resolve().parents
+    }

@@ -1,4 +1,5 @@
 """How the student and the spectral denoiser are blended: by noisy images alone."""
+
 from __future__ import annotations
 
 import contextlib
@@ -32,6 +33,7 @@ class FittedBlend:
             empty where nothing was compared.
         findings: problems of the blend.
     """
+
     denoiser: BlendedDenoiser
     risks: dict[str, float]
     findings: list[Finding]
@@ -55,8 +57,9 @@ def blend_crops(sizes: Mapping[Key, tuple[int, int]], read: Callable[[Key], np.n
     return crops
 
 
-def fit_blend(classical: Denoise | None, student: Denoise | None, crops: Sequence[np.ndarray],
-              noise: NoiseModel | None) -> FittedBlend:
+def fit_blend(
+    classical: Denoise | None, student: Denoise | None, crops: Sequence[np.ndarray], noise: NoiseModel | None
+) -> FittedBlend:
     """Blend two denoisers with the weight of the least estimated error on noisy crops, and diagnose the result.
 
     Args:
@@ -72,8 +75,12 @@ def fit_blend(classical: Denoise | None, student: Denoise | None, crops: Sequenc
     weight, risks = float(student is not None), {}
     if classical is not None and student is not None and noise is not None and crops:
         weight, estimates = optimal_blend_weight(classical, student, crops, noise)
-        risks = {'noisy': estimates['noisy'], 'classical': estimates['first'], 'student': estimates['second'],
-                 'blend': estimates['mixture']}
+        risks = {
+            'noisy': estimates['noisy'],
+            'classical': estimates['first'],
+            'student': estimates['second'],
+            'blend': estimates['mixture'],
+        }
     denoiser = BlendedDenoiser(classical if weight < 1 else None, student if weight > 0 else None, weight)
     findings = diagnose('result', denoiser.on_floats, crops, noise) if noise is not None else []
     keep_colour = any(finding.kind == 'colour' for finding in findings)

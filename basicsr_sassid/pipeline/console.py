@@ -1,4 +1,5 @@
 """What `sassid clean` prints: the survey and the result on stdout, progress and skipped files on stderr."""
+
 from __future__ import annotations
 
 import sys
@@ -18,15 +19,22 @@ def count_noun(number: int, noun: str) -> str:
 
 def print_survey(survey: Survey, noise: NoiseModel, megapixels: float) -> None:
     """Print what was measured, and whether the photographs belong together."""
-    print(f'{count_noun(len(survey.photos), "photograph")}, {megapixels:.1f} megapixels; noise of '
-          f'{noise.sigma.mean():.1f} grey levels, correlated over {count_noun(noise.correlation_length(), "pixel")}',
-          flush=True)
+    print(
+        f'{count_noun(len(survey.photos), "photograph")}, {megapixels:.1f} megapixels; noise of '
+        f'{noise.sigma.mean():.1f} grey levels, correlated over {count_noun(noise.correlation_length(), "pixel")}',
+        flush=True,
+    )
     if 0 < survey.num_grey < survey.num_measured:
-        print(f'{survey.num_grey} of {survey.num_measured} are grey, the others in colour: one network is trained on '
-              'all of them.')
+        print(
+            f'{survey.num_grey} of {survey.num_measured} are grey, the others in colour: one network is trained on '
+            'all of them.'
+        )
     if len(survey.groups) > 1:
-        print('Their noise differs; denoised group by group the results would be better:\n'
-              + '\n'.join(describe_groups(survey.groups)), flush=True)
+        print(
+            'Their noise differs; denoised group by group the results would be better:\n'
+            + '\n'.join(describe_groups(survey.groups)),
+            flush=True,
+        )
 
 
 def print_result(failed: Mapping[str, str], num_done: int, output: Path, report: Path) -> None:
@@ -45,8 +53,12 @@ class ProgressBar:
     def step(self, text: str, total: float | None = None) -> None:
         """Start a step; with ``total`` the bar starts again from 0."""
         if self.bar is None:
-            self.bar = tqdm(total=1, file=sys.stderr, mininterval=0.5 if sys.stderr.isatty() else 30,
-                            bar_format='{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left')
+            self.bar = tqdm(
+                total=1,
+                file=sys.stderr,
+                mininterval=0.5 if sys.stderr.isatty() else 30,
+                bar_format='{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left',
+            )
         self.bar.set_description(text, refresh=total is None)
         if total is not None:
             self.bar.reset(total=total)

@@ -1,4 +1,5 @@
 """Failures of training without clean images, detected from noisy data alone."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -13,7 +14,7 @@ from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.noise.sigma_map import sigma_map
 
 LEAST_REMOVED = 0.5  # of the noise's standard deviation, removed in flat areas: below it a network copies its input
-MOST_REMOVED = 2.  # times the noise's variance, removed in textured areas: above it detail is removed
+MOST_REMOVED = 2.0  # times the noise's variance, removed in textured areas: above it detail is removed
 COLOUR_SHIFT = 1.5  # grey levels, of the mean of a channel
 _NAMES = {'bnn': 'The BNN', 'result': 'The result'}
 
@@ -28,6 +29,7 @@ class Finding:
         text: the observation, as a sentence.
         action: what was done about it, or what the user can do.
     """
+
     stage: str
     kind: str
     text: str
@@ -52,13 +54,15 @@ class _Removal:
         flat, textured: variance of the removed part, as a multiple of the noise's, in flat and in textured areas.
         shift: (3,), mean of the removed part in grey levels; None where too many pixels are clipped.
     """
+
     flat: float
     textured: float
     shift: np.ndarray | None
 
 
-def diagnose(stage: str, denoise: Callable[[np.ndarray], np.ndarray], crops: Sequence[np.ndarray], noise: NoiseModel
-             ) -> list[Finding]:
+def diagnose(
+    stage: str, denoise: Callable[[np.ndarray], np.ndarray], crops: Sequence[np.ndarray], noise: NoiseModel
+) -> list[Finding]:
     """Compare the part that a denoiser removes from noisy crops with their noise.
 
     Args:
@@ -74,22 +78,26 @@ def diagnose(stage: str, denoise: Callable[[np.ndarray], np.ndarray], crops: Seq
         return []
     removals = [_measure_removal(crop, denoise(crop), noise) for crop in crops]
     shifts = [removal.shift for removal in removals if removal.shift is not None]
-    return [*_check_identity(stage, float(np.sqrt(np.median([removal.flat for removal in removals])))),
-            *_check_smoothing(stage, float(np.median([removal.textured for removal in removals]))),
-            *(_check_colour(stage, np.median(shifts, axis=0)) if shifts else [])]
+    return [
+        *_check_identity(stage, float(np.sqrt(np.median([removal.flat for removal in removals])))),
+        *_check_smoothing(stage, float(np.median([removal.textured for removal in removals]))),
+        *(_check_colour(stage, np.median(shifts, axis=0)) if shifts else []),
+    ]
 
 
 def _measure_removal(crop: np.ndarray, result: np.ndarray, noise: NoiseModel) -> _Removal:
     removed = (crop - result) * 255
     expected = sigma_map(crop, noise) ** 2
     high_pass = (result * 255 - cv2.GaussianBlur(result * 255, (0, 0), 3)) ** 2
-    detail, removed_power, expected_power = (_patch_means(plane.mean(axis=2))
-                                             for plane in (high_pass, removed ** 2, expected))
+    detail, removed_power, expected_power = (
+        _patch_means(plane.mean(axis=2)) for plane in (high_pass, removed**2, expected)
+    )
     order = np.argsort(detail)
     fifth = max(len(order) // 5, 1)
 
     def ratio(patches: np.ndarray) -> float:
         return removed_power[patches].mean() / max(expected_power[patches].mean(), 1e-6)
+
     unclipped = ((crop > 0.01) & (crop < 0.99)).all(axis=2)  # the mean of clipped noise is not zero
     shift = removed[unclipped].mean(axis=0) if unclipped.mean() > 0.5 else None
     return _Removal(ratio(order[:fifth]), ratio(order[-fifth:]), shift)
@@ -99,27 +107,47 @@ def _patch_means(plane: np.ndarray) -> np.ndarray:
     """Means of all patches of 32x32 pixels of (H, W)."""
     side = PATCH if min(plane.shape) >= PATCH else 1
     height, width = (length // side for length in plane.shape)
-    return plane[:height * side, :width * side].reshape(height, side, width, side).mean(axis=(1, 3)).ravel()
+    return plane[: height * side, : width * side].reshape(height, side, width, side).mean(axis=(1, 3)).ravel()
 
 
 def _check_identity(stage: str, ratio: float) -> list[Finding]:
     if ratio >= LEAST_REMOVED:
         return []
-    return [Finding(stage, 'identity', f'{_NAMES[stage]} copies its input: in flat areas it removes {ratio:.0%} of the '
-                    "noise's standard deviation. The noise is correlated beyond the blind neighbourhood.",
-                    'use a larger --blind-size')]
+    return [
+        Finding(
+            stage,
+            'identity',
+            f'{_NAMES[stage]} copies its input: in flat areas it removes {ratio:.0%} of the '
+            "noise's standard deviation. The noise is correlated beyond the blind neighbourhood.",
+            'use a larger --blind-size',
+        )
+    ]
 
 
 def _check_smoothing(stage: str, ratio: float) -> list[Finding]:
     if ratio <= MOST_REMOVED:
         return []
-    return [Finding(stage, 'smooth', f'{_NAMES[stage]} lacks detail: in textured areas the removed part has '
-                    f"{ratio:.1f} times the noise's variance.", 'train longer (--effort best), or lower --strength')]
+    return [
+        Finding(
+            stage,
+            'smooth',
+            f'{_NAMES[stage]} lacks detail: in textured areas the removed part has '
+            f"{ratio:.1f} times the noise's variance.",
+            'train longer (--effort best), or lower --strength',
+        )
+    ]
 
 
 def _check_colour(stage: str, shift: np.ndarray) -> list[Finding]:
     if np.abs(shift).max() <= COLOUR_SHIFT:
         return []
     worst = int(np.abs(shift).argmax())
-    return [Finding(stage, 'colour', f'{_NAMES[stage]} has a colour shift: {("red", "green", "blue")[worst]} moved by '
-                    f'{-shift[worst]:+.1f} grey levels.', 'the colour of large areas was taken from the photographs')]
+    return [
+        Finding(
+            stage,
+            'colour',
+            f'{_NAMES[stage]} has a colour shift: {("red", "green", "blue")[worst]} moved by '
+            f'{-shift[worst]:+.1f} grey levels.',
+            'the colour of large areas was taken from the photographs',
+        )
+    ]

@@ -1,4 +1,5 @@
 """Options of `sassid clean`."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -12,7 +13,7 @@ from basicsr_sassid.utils.device import choose_device
 from basicsr_sassid.utils.errors import UserError, require_path
 from basicsr_sassid.utils.option_checks import check_choice
 
-EFFORTS = {'instant': 0., 'quick': 5., 'normal': 20., 'best': 90.}  # minutes of training
+EFFORTS = {'instant': 0.0, 'quick': 5.0, 'normal': 20.0, 'best': 90.0}  # minutes of training
 StrPath = str | os.PathLike[str]
 
 
@@ -34,13 +35,14 @@ class CleanOptions:
     Raises:
         UserError: a value out of its range; ``save_weights`` without a training.
     """
+
     effort: str = 'normal'
     minutes: float | None = None
     weights: StrPath | None = None
     save_weights: StrPath | None = None
     device: str = 'auto'
     blind_size: int | str = 'auto'
-    strength: float = 1.
+    strength: float = 1.0
     chroma: float | None = None
     seed: int = 0
 
@@ -49,8 +51,9 @@ class CleanOptions:
         if self.minutes is not None and not 0 <= self.minutes < math.inf:
             raise UserError(f'--minutes: expected a number >= 0, got {self.minutes}')
         if self.blind_size != 'auto' and self.blind_size not in range(1, LARGEST_BLIND_SIZE + 1, 2):
-            raise UserError(f'--blind-size: expected auto or an odd number from 1 to {LARGEST_BLIND_SIZE}, got '
-                            f'{self.blind_size!r}')
+            raise UserError(
+                f'--blind-size: expected auto or an odd number from 1 to {LARGEST_BLIND_SIZE}, got {self.blind_size!r}'
+            )
         if self.seed < 0:
             raise UserError(f'--seed: expected a number >= 0, got {self.seed}')
         for name, value in (('--strength', self.strength), ('--chroma', self.chroma)):
@@ -69,13 +72,18 @@ class CleanOptions:
     def training_minutes(self) -> float:
         """Minutes of training; 0 with given weights."""
         if self.weights:
-            return 0.
+            return 0.0
         return EFFORTS[self.effort] if self.minutes is None else self.minutes
 
     def training_settings(self) -> dict[str, Any]:
         """What the student depends on, as values that JSON has. Raises UserError if the device or file is missing."""
-        return {'minutes': self.training_minutes, 'blind_size': self.blind_size, 'seed': self.seed,
-                'device': str(choose_device(self.device)), 'weights': self.weights and file_stamp(self.weights)}
+        return {
+            'minutes': self.training_minutes,
+            'blind_size': self.blind_size,
+            'seed': self.seed,
+            'device': str(choose_device(self.device)),
+            'weights': self.weights and file_stamp(self.weights),
+        }
 
 
 def file_stamp(path: StrPath) -> tuple[str, int, int]:

@@ -1,4 +1,5 @@
 """report.html: the result of a run in one self-contained file."""
+
 from __future__ import annotations
 
 import base64
@@ -33,12 +34,22 @@ REMOVED_GAIN = 4  # contrast of the removed part
 _CORNERS = 16  # candidate crops along the shorter side
 _LEAST_SIDE = 8  # pixels: smaller crops have no texture map
 _ORIENTATION = 274  # EXIF tag
-_STAGE_NAMES = {'bnn': 'BNN, the teacher for flat areas', 'lan': 'LAN, the teacher for textured areas',
-                'unet': 'U-Net, the student'}
+_STAGE_NAMES = {
+    'bnn': 'BNN, the teacher for flat areas',
+    'lan': 'LAN, the teacher for textured areas',
+    'unet': 'U-Net, the student',
+}
 
 
-def write_report(path: Path, done: Mapping[Path, Path], state: RunState, folder: Path, blend: BlendedDenoiser,
-                 failed: Mapping[str, str], command: str) -> Path:
+def write_report(
+    path: Path,
+    done: Mapping[Path, Path],
+    state: RunState,
+    folder: Path,
+    blend: BlendedDenoiser,
+    failed: Mapping[str, str],
+    command: str,
+) -> Path:
     """Write the report of a run.
 
     Args:
@@ -59,16 +70,30 @@ def write_report(path: Path, done: Mapping[Path, Path], state: RunState, folder:
     weights = folder / 'net_bnn.pth'
     bnn = Denoiser(weights, 'cpu', tile=64, overlap=32) if weights.exists() else None
     shown = evenly_spaced(list(done.items()), MOST_SHOWN)
-    environment = jinja2.Environment(loader=jinja2.PackageLoader('basicsr_sassid.pipeline', '.'), autoescape=True,
-                                     trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader('basicsr_sassid.pipeline', '.'),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     html = environment.get_template('report.html').render(
-        shown=[_photo_views(source, target, bnn) for source, target in shown], count=len(done), state=state,
-        noise=state.noise, correlation_map=state.noise and correlation_map(state.noise),
-        sigma_curves=state.noise and sigma_curves(state.noise), loss_curves=loss_curves(folder / 'curve.csv'),
-        blend=blend, failed=failed, command=command, versions=versions(),
+        shown=[_photo_views(source, target, bnn) for source, target in shown],
+        count=len(done),
+        state=state,
+        noise=state.noise,
+        correlation_map=state.noise and correlation_map(state.noise),
+        sigma_curves=state.noise and sigma_curves(state.noise),
+        loss_curves=loss_curves(folder / 'curve.csv'),
+        blend=blend,
+        failed=failed,
+        command=command,
+        versions=versions(),
         rmse={name: math.sqrt(max(risk, 0)) for name, risk in state.risks.items()},
-        date=datetime.date.today().isoformat(), stage_names=_STAGE_NAMES, radii=range(1, MAX_LAG + 1),
-        removed_gain=REMOVED_GAIN)
+        date=datetime.date.today().isoformat(),
+        stage_names=_STAGE_NAMES,
+        radii=range(1, MAX_LAG + 1),
+        removed_gain=REMOVED_GAIN,
+    )
     with atomic_write(path) as partial:
         partial.write_text(html, encoding='utf-8', errors='replace')  # a file name can be any bytes
     return path
@@ -85,9 +110,16 @@ def _photo_views(source: Path, target: Path, bnn: Denoiser | None) -> dict[str, 
         images['alpha'] = _texture_view(images['before'], bnn)
     upright = {name: to_upright(image, before.exif) for name, image in images.items()}
     shown_width, shown_height = upright['before'].size
-    return {'name': source.name, 'size': f'{width} x {height}', 'width': shown_width, 'height': shown_height,
-            **{name: _data_url(image, before.icc if name in ('before', 'after') else None)
-               for name, image in upright.items()}}
+    return {
+        'name': source.name,
+        'size': f'{width} x {height}',
+        'width': shown_width,
+        'height': shown_height,
+        **{
+            name: _data_url(image, before.icc if name in ('before', 'after') else None)
+            for name, image in upright.items()
+        },
+    }
 
 
 def _detail_crop(pixels: np.ndarray) -> tuple[slice, slice]:
@@ -116,6 +148,7 @@ def to_upright(image: np.ndarray, exif: bytes | None) -> Image.Image:
 def _data_url(picture: Image.Image, icc: bytes | None) -> str:
     file = io.BytesIO()
     is_grey_profile = icc is not None and icc[16:20] == b'GRAY'  # grey photographs are shown as RGB
-    picture.save(file, 'JPEG', quality=92, subsampling=0,
-                 **({'icc_profile': icc} if icc and not is_grey_profile else {}))
+    picture.save(
+        file, 'JPEG', quality=92, subsampling=0, **({'icc_profile': icc} if icc and not is_grey_profile else {})
+    )
     return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()

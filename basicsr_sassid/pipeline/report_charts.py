@@ -1,4 +1,5 @@
 """The charts of report.html: measurements as coordinates of inline SVGs."""
+
 from __future__ import annotations
 
 import contextlib
@@ -39,8 +40,12 @@ def _loss_curve(stage: str, points: dict[int, float]) -> dict[str, Any]:
     smooth = np.convolve(np.pad(losses, 4, 'edge'), np.ones(9) / 9, 'valid')
     top = float(np.quantile(losses, 0.98)) * 1.1
     x = _WIDTH * (iterations - iterations[0]) / max(iterations[-1] - iterations[0], 1)
-    return {'stage': stage, 'top': top, 'raw': _polyline(x, losses, top, _LOSS_HEIGHT),
-            'smooth': _polyline(x, smooth, top, _LOSS_HEIGHT)}
+    return {
+        'stage': stage,
+        'top': top,
+        'raw': _polyline(x, losses, top, _LOSS_HEIGHT),
+        'smooth': _polyline(x, smooth, top, _LOSS_HEIGHT),
+    }
 
 
 def _polyline(x: np.ndarray, y: np.ndarray, top: float, height: float) -> str:
@@ -55,9 +60,16 @@ def correlation_map(noise: NoiseModel) -> dict[str, Any]:
         neighbourhood.
     """
     opacity = np.sqrt(np.abs(noise.correlation).clip(0, 1))
-    return {'cells': [(column, row, f'{opacity[row, column]:.2f}') for row in range(len(opacity))
-                      for column in range(len(opacity)) if opacity[row, column] > 0.02],
-            'inset': MAX_LAG - noise.blind_size() // 2, 'side': noise.blind_size()}
+    return {
+        'cells': [
+            (column, row, f'{opacity[row, column]:.2f}')
+            for row in range(len(opacity))
+            for column in range(len(opacity))
+            if opacity[row, column] > 0.02
+        ],
+        'inset': MAX_LAG - noise.blind_size() // 2,
+        'side': noise.blind_size(),
+    }
 
 
 def sigma_curves(noise: NoiseModel) -> dict[str, Any]:
@@ -67,13 +79,14 @@ def sigma_curves(noise: NoiseModel) -> dict[str, Any]:
         ``top``: grey levels at the upper edge; ``channels``: R, G, B -> ``dots`` (measured points) and ``line`` (of the
         fitted variance) in 300 x 170 units.
     """
-    top = 1.15 * max([1., *(points[:, 1].max() for points in noise.sigma_curve.values() if len(points))])
+    top = 1.15 * max([1.0, *(points[:, 1].max() for points in noise.sigma_curve.values() if len(points))])
     channels = {}
     for name, points in noise.sigma_curve.items():
         slope, offset = noise.variance_fit[name]
         intensity = np.linspace(points[0, 0], points[-1, 0], 40) if len(points) > 1 else np.empty(0)
         fitted = np.sqrt(np.maximum(slope * intensity + offset, 0))
-        channels[name] = {'dots': [(f'{x / 255 * _WIDTH:.1f}', f'{_SIGMA_HEIGHT * (1 - y / top):.1f}')
-                                   for x, y in points],
-                          'line': _polyline(intensity / 255 * _WIDTH, fitted, top, _SIGMA_HEIGHT)}
+        channels[name] = {
+            'dots': [(f'{x / 255 * _WIDTH:.1f}', f'{_SIGMA_HEIGHT * (1 - y / top):.1f}') for x, y in points],
+            'line': _polyline(intensity / 255 * _WIDTH, fitted, top, _SIGMA_HEIGHT),
+        }
     return {'top': top, 'channels': channels}

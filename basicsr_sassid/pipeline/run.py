@@ -1,4 +1,5 @@
 """PhotoRun: one run of `sassid clean`, one method per step."""
+
 from __future__ import annotations
 
 import contextlib
@@ -87,7 +88,7 @@ class PhotoRun:
         """Add the seconds of the block to those of earlier calls that completed it."""
         started = time.time()
         yield
-        self.state.timings[step] = self.state.timings.get(step, 0.) + time.time() - started
+        self.state.timings[step] = self.state.timings.get(step, 0.0) + time.time() - started
         self.save_state()
 
     # ---- survey ----
@@ -144,6 +145,7 @@ class PhotoRun:
 
         def show(stage: str, iteration: int) -> None:
             self.progress.show(seconds_done(plan, stage, iteration), f'{stage} {iteration}/{plan.iters[stage]}')
+
         self.progress.step('training', total=plan.total_seconds())
         training = StudentTraining(self.folder, opt, plan, self.crops, noise, show)
         weights, chosen = training.run()
@@ -152,8 +154,13 @@ class PhotoRun:
         self.save_state()
         copy_file(self.folder / chosen.weights, self.folder / 'net_bnn.pth')
         content = read_weights(weights)
-        card = model_card(content, plan, chosen.blind_size, noise, {
-            'photographs': self.state.photos, 'megapixels': round(self.state.megapixels, 2)})
+        card = model_card(
+            content,
+            plan,
+            chosen.blind_size,
+            noise,
+            {'photographs': self.state.photos, 'megapixels': round(self.state.megapixels, 2)},
+        )
         write_safetensors(state_dict_of(content, weights), card, self.folder / STUDENT)
 
     # ---- blend, write, report ----
@@ -179,14 +186,20 @@ class PhotoRun:
             targets = {source: target for source, target in self.targets.items() if source in self.photos}
             _remove_partial_files(targets)
             written = set(self.state.written)
-            missing = {source: target for source, target in targets.items()
-                       if str(target) not in written or not target.exists()}
+            missing = {
+                source: target
+                for source, target in targets.items()
+                if str(target) not in written or not target.exists()
+            }
             self.progress.step('denoising', total=max(sum(math.prod(self.photos[source]) for source in missing), 1))
             pixels_done = 0
             for source, target in missing.items():
                 self.progress.show(pixels_done, source.name[:40])
-                photo = self._read_for(target, source)
-                if photo is None:
+                try:
+                    photo = read_photo(source)
+                    check_writable(photo, target)
+                except UserError as error:  # its header was readable, or its extension names another format
+                    self.failed[str(source)] = str(error)
                     continue
                 size = math.prod(photo.pixels.shape[:2])
                 photo.pixels = denoiser(photo.pixels, scaled(self.progress.show, pixels_done, size))
@@ -195,28 +208,23 @@ class PhotoRun:
                 self.state.written.append(str(target))
                 self.save_state()
 
-    def _read_for(self, target: Path, source: Path) -> Photo | None:
-        try:
-            photo = read_photo(source)
-            check_writable(photo, target)
-        except UserError as error:  # its header was readable, or its extension names another format
-            self.failed[str(source)] = str(error)
-            return None
-        return photo
-
     def report(self, denoiser: BlendedDenoiser) -> Path:
         """Write report.html, remove the intermediate files, and return the report's path."""
         self.state.seconds += time.time() - self.started
         self.save_state()
-        report = write_report(self.output / 'report.html', self.done(), self.state, self.folder, denoiser, self.failed,
-                              command_line())
+        report = write_report(
+            self.output / 'report.html', self.done(), self.state, self.folder, denoiser, self.failed, command_line()
+        )
         self.remove_intermediates()
         return report
 
     def done(self) -> dict[Path, Path]:
         """Photograph -> its denoised version, of those that were denoised."""
-        return {source: target for source, target in self.targets.items()
-                if str(source) not in self.failed and target.exists()}
+        return {
+            source: target
+            for source, target in self.targets.items()
+            if str(source) not in self.failed and target.exists()
+        }
 
     def export_student(self, target: Path) -> None:
         """Copy the student to a .safetensors or .pth file. Raises UserError if it cannot be written."""
@@ -233,19 +241,22 @@ class PhotoRun:
 
 def _check_survey(found: Survey, failed: Mapping[str, str], options: CleanOptions) -> None:
     if not found.photos:
-        raise UserError('none of the photographs can be read:'
-                        + ''.join(f'\n{reason}' for reason in failed.values()))
+        raise UserError('none of the photographs can be read:' + ''.join(f'\n{reason}' for reason in failed.values()))
     if options.weights:
         return
     if found.noise is None:
-        raise UserError(f'{len(found.photos)} photographs, and no patch of {PATCH}x{PATCH} pixels in them that is '
-                        'neither black nor white: nothing to measure or to train on. Give larger ones, or '
-                        '--weights.')
+        raise UserError(
+            f'{len(found.photos)} photographs, and no patch of {PATCH}x{PATCH} pixels in them that is '
+            'neither black nor white: nothing to measure or to train on. Give larger ones, or '
+            '--weights.'
+        )
     sigma = found.noise.sigma.max()
     if sigma < LITTLE and options.blind_size == 'auto':
-        raise UserError(f'almost no noise found: its standard deviation is {sigma:.2f} of 255 grey levels. '
-                        'Denoising would only remove detail; nothing was written. To denoise all the same, give '
-                        '--blind-size 3.')
+        raise UserError(
+            f'almost no noise found: its standard deviation is {sigma:.2f} of 255 grey levels. '
+            'Denoising would only remove detail; nothing was written. To denoise all the same, give '
+            '--blind-size 3.'
+        )
 
 
 def _read_centre(path: Path) -> np.ndarray:

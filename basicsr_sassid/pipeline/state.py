@@ -1,4 +1,5 @@
 """RunState: what a run has found and done so far, saved as JSON after every step."""
+
 from __future__ import annotations
 
 import contextlib
@@ -41,8 +42,9 @@ class RunState:
         written: the written files.
         seconds: of all calls together.
     """
+
     photos: int = 0
-    megapixels: float = 0.
+    megapixels: float = 0.0
     noise: NoiseModel | None = None
     groups: list[str] = dataclasses.field(default_factory=list)
     plan: Plan | None = None
@@ -54,13 +56,18 @@ class RunState:
     risks: dict[str, float] = dataclasses.field(default_factory=dict)
     written_with: dict[str, float | None] = dataclasses.field(default_factory=dict)
     written: list[str] = dataclasses.field(default_factory=list)
-    seconds: float = 0.
+    seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """The state as values that JSON has; :meth:`from_dict` reads it."""
         content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {'format': FORMAT, **content, 'noise': self.noise and self.noise.to_dict(),
-                'plan': self.plan and self.plan.to_dict(), 'findings': [finding.to_dict() for finding in self.findings]}
+        return {
+            'format': FORMAT,
+            **content,
+            'noise': self.noise and self.noise.to_dict(),
+            'plan': self.plan and self.plan.to_dict(),
+            'findings': [finding.to_dict() for finding in self.findings],
+        }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], name: str = 'state.json') -> RunState:
@@ -77,8 +84,14 @@ class RunState:
         values = dict(content) if 'format' in content else _from_format_1(content)
         values = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
         noise, plan = values.get('noise'), values.get('plan')
-        return cls(**{**values, 'noise': noise and NoiseModel.from_dict(noise), 'plan': plan and Plan.from_dict(plan),
-                      'findings': [Finding.from_dict(finding) for finding in values.get('findings', [])]})
+        return cls(
+            **{
+                **values,
+                'noise': noise and NoiseModel.from_dict(noise),
+                'plan': plan and Plan.from_dict(plan),
+                'findings': [Finding.from_dict(finding) for finding in values.get('findings', [])],
+            }
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RunState:
@@ -94,9 +107,11 @@ class RunState:
 
 
 def _from_format_1(content: Mapping[str, Any]) -> dict[str, Any]:
-    values = {**content, 'risks': {_OLD_RISKS.get(name, name): risk for name, risk in content.get('risks', {}).items()},
-              'timings': {_OLD_TIMINGS.get(step, step): seconds
-                          for step, seconds in content.get('timings', {}).items()}}
+    values = {
+        **content,
+        'risks': {_OLD_RISKS.get(name, name): risk for name, risk in content.get('risks', {}).items()},
+        'timings': {_OLD_TIMINGS.get(step, step): seconds for step, seconds in content.get('timings', {}).items()},
+    }
     if 'share' in content:
         values['student_weight'] = content['share']
     return values

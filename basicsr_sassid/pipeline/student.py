@@ -1,4 +1,5 @@
 """The training of a student on one set of photographs, by a plan, observed through noisy data alone."""
+
 from __future__ import annotations
 
 import contextlib
@@ -51,14 +52,14 @@ def student_options(database: Path, blind_size: int, device: torch.device, seed:
     opt['train'].setdefault('ema_decay', 0.99)  # the best of the rules without clean images (ablations/stopping.py)
     opt['network_bnn']['blind_size'] = blind_size
     opt['network_lan']['receptive_size'] = min(opt['network_lan']['receptive_size'], blind_size)
-    opt['logger']['print_freq'] = 10 ** 9
+    opt['logger']['print_freq'] = 10**9
     return opt
 
 
 def seconds_done(plan: Plan, stage: str, iteration: int) -> float:
     """Planned seconds up to an iteration of a stage. The teacher cache is built after the first stage."""
-    done = {**plan.iters, **dict.fromkeys(STAGES[STAGES.index(stage):], 0), stage: iteration}
-    cache_seconds = plan.cache_seconds if stage != STAGES[0] else 0.
+    done = {**plan.iters, **dict.fromkeys(STAGES[STAGES.index(stage) :], 0), stage: iteration}
+    cache_seconds = plan.cache_seconds if stage != STAGES[0] else 0.0
     return sum(done[name] * plan.seconds[name] for name in STAGES) + cache_seconds
 
 
@@ -71,6 +72,7 @@ class ChosenBNN:
         blind_size: of the network in pixels.
         risks: checkpoint -> mean squared error on the held-out noisy images, grey levels squared.
     """
+
     weights: str
     blind_size: int
     risks: dict[str, float]
@@ -91,8 +93,15 @@ class StudentTraining:
         findings: a finding for each BNN that copied its input and was trained again.
     """
 
-    def __init__(self, folder: Path, opt: dict[str, Any], plan: Plan, crops: list[np.ndarray], noise: NoiseModel,
-                 progress: StageProgress) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        opt: dict[str, Any],
+        plan: Plan,
+        crops: list[np.ndarray],
+        noise: NoiseModel,
+        progress: StageProgress,
+    ) -> None:
         self.folder, self.opt, self.plan, self.crops, self.noise = folder, opt, plan, crops, noise
         self.progress = progress
         self.findings: list[Finding] = []
@@ -118,8 +127,9 @@ class StudentTraining:
         self._set_blind_size(chosen.blind_size)
         student = self.folder / 'experiments' / 'student' / 'models' / 'net_g_latest.pth'
         if not student.exists():
-            self._train('student', {**self.plan.iters, 'bnn': 0},
-                        {'pretrain_network_bnn': str(self.folder / chosen.weights)})
+            self._train(
+                'student', {**self.plan.iters, 'bnn': 0}, {'pretrain_network_bnn': str(self.folder / chosen.weights)}
+            )
         return student, chosen
 
     @property
@@ -162,15 +172,17 @@ class StudentTraining:
         plus the noise's variance, which is the same for all checkpoints.
         """
         paths = sorted(models.glob('net_bnn_[0-9]*.pth'), key=_last_number)
-        latest_first = paths[len(paths) // 2:][::-1]
+        latest_first = paths[len(paths) // 2 :][::-1]
         block = {**self.opt['datasets']['train'], 'phase': 'val', 'hold_out': _HOLD_OUT}
         dataset: Any = build_dataset(block)
-        images = [dataset.image(index)[:_HELD_OUT_SIDE, :_HELD_OUT_SIDE]
-                  for index in evenly_spaced(range(len(dataset)), _HELD_OUT_IMAGES)]
+        images = [
+            dataset.image(index)[:_HELD_OUT_SIDE, :_HELD_OUT_SIDE]
+            for index in evenly_spaced(range(len(dataset)), _HELD_OUT_IMAGES)
+        ]
         risks = {}
         for path in evenly_spaced(latest_first, _CANDIDATES):
             denoise = self._denoiser(path)
-            risks[path.name] = float(np.mean([((denoise(image) - image) ** 2).mean() for image in images])) * 255 ** 2
+            risks[path.name] = float(np.mean([((denoise(image) - image) ** 2).mean() for image in images])) * 255**2
         return risks
 
     def _denoiser(self, weights: Path) -> Denoiser:
@@ -189,8 +201,9 @@ class StudentTraining:
             if current_iter % max(lengths[stage] // _CURVE_POINTS, 1) == 0:
                 self._append_to_curve(stage, current_iter, model.get_current_log()[f'l_{stage}'])
                 self._remove_states(name, keep=2)
-            self.progress(stage, current_iter - sum(lengths[earlier] for earlier in STAGES[:STAGES.index(stage)]))
+            self.progress(stage, current_iter - sum(lengths[earlier] for earlier in STAGES[: STAGES.index(stage)]))
             return name != 'student' and current_iter == lengths['bnn']
+
         train(resolve_options(opt, self.folder, True, auto_resume=True), on_iteration=on_iteration)
         self._remove_states(name)
 
@@ -207,7 +220,7 @@ class StudentTraining:
     def _remove_states(self, name: str, keep: int = 0) -> None:
         folder = self.folder / 'experiments' / name / 'training_states'
         states = sorted(folder.glob('[0-9]*.state'), key=lambda path: int(path.stem))
-        for state in states[:len(states) - keep]:
+        for state in states[: len(states) - keep]:
             state.unlink()
 
 
@@ -215,8 +228,9 @@ def _last_number(path: Path) -> int:
     return int(path.stem.split('_')[-1])
 
 
-def model_card(content: Mapping[str, Any], plan: Plan, blind_size: int, noise: NoiseModel,
-               photographs: Mapping[str, float]) -> dict[str, Any]:
+def model_card(
+    content: Mapping[str, Any], plan: Plan, blind_size: int, noise: NoiseModel, photographs: Mapping[str, float]
+) -> dict[str, Any]:
     """What student.safetensors states about its network.
 
     Args:
@@ -226,10 +240,18 @@ def model_card(content: Mapping[str, Any], plan: Plan, blind_size: int, noise: N
         noise: of the photographs.
         photographs: ``photographs`` (their number) and ``megapixels``.
     """
-    return {'library': 'basicsr_sassid', 'network': content['network'], 'img_range': content['img_range'],
-            'method': 'SASSID (Li et al., CVPR 2023), trained on noisy photographs alone',
-            'trained_on': dict(photographs), 'iterations': plan.iters, 'blind_size': blind_size,
-            'noise': {'sigma': noise.sigma.round(2).tolist(),
-                      'correlation': [round(noise.correlation_at(radius), 3) for radius in range(1, 8)]},
-            'psnr': None,  # there are no clean references
-            'versions': versions()}
+    return {
+        'library': 'basicsr_sassid',
+        'network': content['network'],
+        'img_range': content['img_range'],
+        'method': 'SASSID (Li et al., CVPR 2023), trained on noisy photographs alone',
+        'trained_on': dict(photographs),
+        'iterations': plan.iters,
+        'blind_size': blind_size,
+        'noise': {
+            'sigma': noise.sigma.round(2).tolist(),
+            'correlation': [round(noise.correlation_at(radius), 3) for radius in range(1, 8)],
+        },
+        'psnr': None,  # there are no clean references
+        'versions': versions(),
+    }

@@ -1,4 +1,5 @@
 """The training set of a run: its photographs as an LMDB of sub-images."""
+
 from __future__ import annotations
 
 import math
@@ -13,7 +14,7 @@ from basicsr_sassid.utils.errors import UserError
 
 _MOST_MEGAPIXELS = 300  # of more, evenly spaced photographs are taken
 _TRAINING_BYTES, _OUTPUT_BYTES = 6 + 6, 3  # of a pixel: sub-images and teacher cache; outputs
-_SPARE_BYTES = 2 ** 28
+_SPARE_BYTES = 2**28
 
 
 def prepare_training_set(photos: Mapping[Path, tuple[int, int]], folder: Path, progress: ProgressBar) -> Path:
@@ -32,9 +33,11 @@ def prepare_training_set(photos: Mapping[Path, tuple[int, int]], folder: Path, p
     """
     sizes = {path: size for path, size in photos.items() if min(size) >= LEAST_SIDE}
     if not sizes:
-        raise UserError(f'no photograph is {LEAST_SIDE} pixels a side or more: too little to train on. Give larger '
-                        'ones, --weights, or --effort instant.')
-    subset = list(sizes)[::max(math.ceil(megapixels(sizes) / _MOST_MEGAPIXELS), 1)]
+        raise UserError(
+            f'no photograph is {LEAST_SIDE} pixels a side or more: too little to train on. Give larger '
+            'ones, --weights, or --effort instant.'
+        )
+    subset = list(sizes)[:: max(math.ceil(megapixels(sizes) / _MOST_MEGAPIXELS), 1)]
     database = folder / 'noisy.lmdb'
     if not database.exists():
         training_pixels = sum(math.prod(sizes[path]) for path in subset)
@@ -53,5 +56,7 @@ def check_space(folder: Path, num_bytes: int) -> None:
     """Raise UserError if less than ``num_bytes`` and a quarter of a GB are free in ``folder``."""
     need, free = num_bytes + _SPARE_BYTES, shutil.disk_usage(folder).free
     if free < need:
-        raise UserError(f'-o: {need / 1e9:.1f} GB are needed in {folder.parent}, {free / 1e9:.1f} GB are free. Free '
-                        'some space, or choose another folder.')
+        raise UserError(
+            f'-o: {need / 1e9:.1f} GB are needed in {folder.parent}, {free / 1e9:.1f} GB are free. Free '
+            'some space, or choose another folder.'
+        )

@@ -1,4 +1,5 @@
 """BasicSR's model interface for several networks: devices, logs, validation, files."""
+
 from __future__ import annotations
 
 import math
@@ -35,6 +36,7 @@ class MultiNetworkModel(BaseModel):
         running: the stage in training.
         img_range: value of white for networks and losses.
     """
+
     options: TrainOptions  # of a training
     stages: Sequence[Stage] = ()
     loss: Tensor  # of the last iteration
@@ -46,12 +48,15 @@ class MultiNetworkModel(BaseModel):
         self.nets = {name: self._build(name) for name in names}
         self.validator = Validator(opt, self.device)
         self.running: RunningStage | None = None
+        self.cached_targets: dict[str, Tensor] = {}
 
     def _build(self, name: str) -> nn.Module:
         net = build_and_load(self.opt, name)
-        get_root_logger().info(f'network_{name}: {type(net).__name__}, '
-                               f'{sum(parameter.numel() for parameter in net.parameters()):,} parameters; weights: '
-                               f'{self.opt["path"].get(f"pretrain_network_{name}") or "random"}')
+        get_root_logger().info(
+            f'network_{name}: {type(net).__name__}, '
+            f'{sum(parameter.numel() for parameter in net.parameters()):,} parameters; weights: '
+            f'{self.opt["path"].get(f"pretrain_network_{name}") or "random"}'
+        )
         net = net.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return net.requires_grad_(False).eval()
 
@@ -72,13 +77,20 @@ class MultiNetworkModel(BaseModel):
         if not self.opt['dist']:
             return net
         device_ids = [torch.cuda.current_device()] if self.device.type == 'cuda' else None
-        return DistributedDataParallel(net, device_ids=device_ids,
-                                       find_unused_parameters=self.opt.get('find_unused_parameters', False))
+        return DistributedDataParallel(
+            net, device_ids=device_ids, find_unused_parameters=self.opt.get('find_unused_parameters', False)
+        )
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
-        """Take a batch: ``lq`` (N, C, H, W) in [0, 1]; ``gt`` where there is a clean reference."""
+        """Take a batch: ``lq`` (N, C, H, W) in [0, 1]; ``gt`` where there is a clean reference;
+        with a teacher cache ``teacher_<name>``, crops of the cached targets, likewise."""
         self.lq = data['lq'].to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         self.gt = data['gt'].to(self.device, non_blocking=True) if 'gt' in data else None
+        self.cached_targets = {
+            key.removeprefix('teacher_'): value.to(self.device, non_blocking=True)
+            for key, value in data.items()
+            if key.startswith('teacher_')
+        }
 
     def get_current_log(self) -> dict[str, float]:
         """The running stage's loss, over all processes (each must call it). Raises UserError if it is not finite."""
@@ -86,9 +98,11 @@ class MultiNetworkModel(BaseModel):
         name = f'l_{stage}'
         self.log_dict = self.reduce_loss_dict(OrderedDict({name: self.loss}))
         if self.opt['rank'] == 0 and not math.isfinite(self.log_dict[name]):
-            raise UserError(f'stage {stage}: the loss is {self.log_dict[name]}. Lower the '
-                            'learning rate, set train.grad_clip, or try train.precision: fp32; then start again with '
-                            '--auto_resume.')
+            raise UserError(
+                f'stage {stage}: the loss is {self.log_dict[name]}. Lower the '
+                'learning rate, set train.grad_clip, or try train.precision: fp32; then start again with '
+                '--auto_resume.'
+            )
         return self.log_dict
 
     def denoise(self, net: nn.Module, lq: Tensor) -> Tensor:
@@ -109,13 +123,16 @@ class MultiNetworkModel(BaseModel):
         visuals = {'lq': self.lq, 'result': self.output, **({} if self.gt is None else {'gt': self.gt})}
         return OrderedDict((name, image.detach().cpu()) for name, image in visuals.items())
 
-    def validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool = False
-                   ) -> None:
+    def validation(
+        self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool = False
+    ) -> None:
         """Denoise a dataset, log its metrics, and save the best network of a training."""
+
         def visuals(sample: dict[str, Any]) -> dict[str, Tensor]:
             self.feed_data(sample)
             self.test()
             return self.get_current_visuals()
+
         label = self.stage.name if self.stage else 'network_g'
         dataset: Any = dataloader.dataset
         results = self.validator.validate(dataset, visuals, label, current_iter, tb_logger, save_img)
@@ -138,10 +155,15 @@ class MultiNetworkModel(BaseModel):
                 self._save_net(name, 'latest')
             return
         self._save_net(self.active.stage.network, str(current_iter))
-        state = {'format': STATE_FORMAT, 'epoch': epoch, 'iter': current_iter,
-                 'networks': {name: on_cpu(net.state_dict()) for name, net in self.nets.items()},
-                 **self.active.state_dict(),
-                 'best_metric_results': self.validator.best, 'noisy_results': self.validator.noisy}
+        state = {
+            'format': STATE_FORMAT,
+            'epoch': epoch,
+            'iter': current_iter,
+            'networks': {name: on_cpu(net.state_dict()) for name, net in self.nets.items()},
+            **self.active.state_dict(),
+            'best_metric_results': self.validator.best,
+            'noisy_results': self.validator.noisy,
+        }
         save_torch(state, Path(self.opt['path']['training_states']) / f'{current_iter}.state')
 
     def _save_net(self, name: str, label: str) -> None:
@@ -155,8 +177,12 @@ class MultiNetworkModel(BaseModel):
 
     def net_file(self, name: str) -> dict[str, Any]:
         """Content of ``net_<name>_*.pth``: weights, and how to build and apply the network."""
-        return {'format': FORMAT, 'params': on_cpu(self.nets[name].state_dict()),
-                'network': self.opt[f'network_{name}'], 'img_range': self.img_range}
+        return {
+            'format': FORMAT,
+            'params': on_cpu(self.nets[name].state_dict()),
+            'network': self.opt[f'network_{name}'],
+            'img_range': self.img_range,
+        }
 
     def restore(self, resume_state: Mapping[str, Any]) -> None:
         """The networks and the best results of a state of :meth:`save`."""

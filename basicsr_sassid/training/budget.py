@@ -1,4 +1,5 @@
 """Iterations that fit into a budget of minutes, from step times measured on the machine at hand."""
+
 from __future__ import annotations
 
 import copy
@@ -31,6 +32,7 @@ class StepTimes:
         cached: stage -> the teachers whose predictions can be cached.
         cache_batches: batches that one pass of a teacher over the whole set is worth.
     """
+
     step: dict[str, float]
     teacher: dict[str, float]
     cached: dict[str, tuple[str, ...]]
@@ -47,6 +49,7 @@ class Plan:
         teacher_cache: ``lmdb`` or ``off``.
         cache_seconds: time to build the cache.
     """
+
     iters: dict[str, int]
     seconds: dict[str, float]
     teacher_cache: str
@@ -54,12 +57,16 @@ class Plan:
 
     def total_seconds(self) -> float:
         """Expected time of the whole training."""
-        return sum(length * self.seconds.get(stage, 0.) for stage, length in self.iters.items()) + self.cache_seconds
+        return sum(length * self.seconds.get(stage, 0.0) for stage, length in self.iters.items()) + self.cache_seconds
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as values that JSON has."""
-        return {'iter': self.iters, 'seconds': self.seconds, 'teacher_cache': self.teacher_cache,
-                'cache_seconds': self.cache_seconds}
+        return {
+            'iter': self.iters,
+            'seconds': self.seconds,
+            'teacher_cache': self.teacher_cache,
+            'cache_seconds': self.cache_seconds,
+        }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Plan:
@@ -74,8 +81,9 @@ class Plan:
             opt['train']['teacher_cache'] = self.teacher_cache
 
 
-def plan_training(opt: Mapping[str, Any], folder: str | os.PathLike[str], minutes: float,
-                  ratio: Mapping[str, int] | None = None) -> Plan:
+def plan_training(
+    opt: Mapping[str, Any], folder: str | os.PathLike[str], minutes: float, ratio: Mapping[str, int] | None = None
+) -> Plan:
     """Measure a step of each stage, and divide the minutes among them.
 
     Args:
@@ -85,8 +93,9 @@ def plan_training(opt: Mapping[str, Any], folder: str | os.PathLike[str], minute
         ratio: of the stages' iterations; by default the options' own.
     """
     ratio = ratio or {stage: block['iter'] for stage, block in opt['train']['stages'].items()}
-    return allocate_budget(measure_step_times(opt, folder, [stage for stage, share in ratio.items() if share]), ratio,
-                           minutes)
+    return allocate_budget(
+        measure_step_times(opt, folder, [stage for stage, share in ratio.items() if share]), ratio, minutes
+    )
 
 
 def allocate_budget(times: StepTimes, ratio: Mapping[str, int], minutes: float) -> Plan:
@@ -99,8 +108,12 @@ def allocate_budget(times: StepTimes, ratio: Mapping[str, int], minutes: float) 
     rounds_live = budget / sum(ratio[stage] * live[stage] for stage in stages)
     use_cache = rounds_cached > rounds_live and bool(times.teacher)
     rounds = max(rounds_cached, rounds_live)
-    return Plan({stage: max(int(rounds * share), MIN_ITERATIONS) if share else 0 for stage, share in ratio.items()},
-                times.step if use_cache else live, 'lmdb' if use_cache else 'off', cache_seconds if use_cache else 0.)
+    return Plan(
+        {stage: max(int(rounds * share), MIN_ITERATIONS) if share else 0 for stage, share in ratio.items()},
+        times.step if use_cache else live,
+        'lmdb' if use_cache else 'off',
+        cache_seconds if use_cache else 0.0,
+    )
 
 
 def measure_step_times(opt: Mapping[str, Any], folder: str | os.PathLike[str], stages: list[str]) -> StepTimes:
@@ -128,11 +141,15 @@ def measure_step_times(opt: Mapping[str, Any], folder: str | os.PathLike[str], s
     def teacher_step(teacher: str) -> None:
         with model.autocast():
             model.pseudo_target(teacher, patches.to(model.device) * model.img_range)
-    teacher = {name: median_seconds(lambda name=name: teacher_step(name))
-               for name in sorted({name for row in rows.values() for name in row.cached})}
+
+    teacher = {
+        name: median_seconds(lambda name=name: teacher_step(name))
+        for name in sorted({name for row in rows.values() for name in row.cached})
+    }
     windows = sum(sliding_window_cost(size, dataset.patch_size) for size in dataset.sizes)
-    return StepTimes(step, teacher, {name: row.cached for name, row in rows.items()},
-                     windows / (dataset.patch_size ** 2 * batch))
+    return StepTimes(
+        step, teacher, {name: row.cached for name, row in rows.items()}, windows / (dataset.patch_size**2 * batch)
+    )
 
 
 def median_seconds(step: Callable[[], object]) -> float:

@@ -1,4 +1,5 @@
 """Training states and networks on disk: saved atomically, resumed exactly."""
+
 from __future__ import annotations
 
 import sys

@@ -1,4 +1,5 @@
 """From BasicSR's command line to a run: flags, processes, training or test."""
+
 from __future__ import annotations
 
 import argparse
@@ -16,8 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--auto_resume', action='store_true', help='continue from the newest complete training state')
     parser.add_argument('--debug', action='store_true', help='validate, save and log all the time; name debug_...')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by torch.distributed.launch')
-    parser.add_argument('--force_yml', nargs='+', action='extend', default=[], metavar='a:b=v',
-                        help='change or add options: train:ema_decay=0.999; values are read as YAML')
+    parser.add_argument(
+        '--force_yml',
+        nargs='+',
+        action='extend',
+        default=[],
+        metavar='a:b=v',
+        help='change or add options: train:ema_decay=0.999; values are read as YAML',
+    )
 
 
 def launch(args: argparse.Namespace, is_train: bool) -> None:

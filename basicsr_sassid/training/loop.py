@@ -2,6 +2,7 @@
 
 It reaches ``total_iter`` whatever the batch size, resumes where it was killed, and never leaves a partial checkpoint.
 """
+
 from __future__ import annotations
 
 import time
@@ -77,8 +78,10 @@ def train(opt: dict[str, Any], opt_file: str | None = None, on_iteration: OnIter
                 return run.model
             run.start_timers()
     save_model(run.model, -1, -1)
-    logger.info(f'End of training after {run.total_iter} iterations, {time.time() - started:.0f} s; '
-                f'networks in {opt["path"]["models"]}')
+    logger.info(
+        f'End of training after {run.total_iter} iterations, {time.time() - started:.0f} s; '
+        f'networks in {opt["path"]["models"]}'
+    )
     if run.tb_logger:
         run.tb_logger.close()
     return run.model
@@ -87,21 +90,30 @@ def train(opt: dict[str, Any], opt_file: str | None = None, on_iteration: OnIter
 class TrainingRun:
     """One run: the model, its data, and what is due at an iteration."""
 
-    def __init__(self, opt: dict[str, Any], dataset: Any, val_loaders: list[DataLoader], state: dict[str, Any] | None,
-                 tb_logger: Any) -> None:
+    def __init__(
+        self,
+        opt: dict[str, Any],
+        dataset: Any,
+        val_loaders: list[DataLoader],
+        state: dict[str, Any] | None,
+        tb_logger: Any,
+    ) -> None:
         self.opt, self.dataset, self.val_loaders, self.tb_logger = opt, dataset, val_loaders, tb_logger
         self.start_iter, self.total_iter = state['iter'] if state else 0, opt['train']['total_iter']
         self.images_per_iter = opt['datasets']['train']['batch_size_per_gpu'] * opt['world_size']
         logger = get_root_logger()
-        logger.info(f'{len(dataset)} training images, {self.images_per_iter} a batch; iterations '
-                    f'{self.start_iter + 1} to {self.total_iter}')
+        logger.info(
+            f'{len(dataset)} training images, {self.images_per_iter} a batch; iterations '
+            f'{self.start_iter + 1} to {self.total_iter}'
+        )
         self.model: Any = build_model(opt)
         if state:
             self.model.resume_training(state)
             logger.info(f'Resuming from iteration {self.start_iter}.')
         # its time left is short by one iteration: it prints "-1 day" at the last
-        self.message_logger = MessageLogger({**opt, 'train': {**opt['train'], 'total_iter': self.total_iter + 1}},
-                                            self.start_iter + 1, tb_logger)
+        self.message_logger = MessageLogger(
+            {**opt, 'train': {**opt['train'], 'total_iter': self.total_iter + 1}}, self.start_iter + 1, tb_logger
+        )
         ends = self.model.stage_ends() if isinstance(self.model, StagedTraining) else [self.total_iter]
         self.stage_ends = set(ends) - {0}
         self.val_freq = opt['val']['val_freq'] if opt.get('val') else None
@@ -119,12 +131,18 @@ class TrainingRun:
     def batches(self, first: int, last: int) -> DataLoader:
         """The batches of iterations ``first + 1`` to ``last``."""
         block, seed = self.opt['datasets']['train'], self.opt['manual_seed']
-        sampler = RunSampler(len(self.dataset), block['batch_size_per_gpu'], first, last, seed, self.opt['rank'],
-                             self.opt['world_size'])
+        sampler = RunSampler(
+            len(self.dataset), block['batch_size_per_gpu'], first, last, seed, self.opt['rank'], self.opt['world_size']
+        )
         workers = block['num_worker_per_gpu']
         self.start_timers()
-        return DataLoader(SeededDataset(self.dataset, seed), batch_sampler=sampler, num_workers=workers,
-                          pin_memory=self.opt['num_gpu'] > 0, prefetch_factor=4 if workers else None)
+        return DataLoader(
+            SeededDataset(self.dataset, seed),
+            batch_sampler=sampler,
+            num_workers=workers,
+            pin_memory=self.opt['num_gpu'] > 0,
+            prefetch_factor=4 if workers else None,
+        )
 
     def train_step(self, batch: dict[str, Any], current_iter: int) -> None:
         """One iteration."""
@@ -139,10 +157,16 @@ class TrainingRun:
     def log(self, current_iter: int) -> None:
         """Write losses and learning rates to the log where that is due."""
         if self._is_due(self.opt['logger']['print_freq'], current_iter):
-            self.message_logger({
-                'epoch': self._epoch(current_iter), 'iter': current_iter,
-                'lrs': self.model.get_current_learning_rate(), 'time': self.iter_timer.get_avg_time(),
-                'data_time': self.data_timer.get_avg_time(), **self.model.get_current_log()})
+            self.message_logger(
+                {
+                    'epoch': self._epoch(current_iter),
+                    'iter': current_iter,
+                    'lrs': self.model.get_current_learning_rate(),
+                    'time': self.iter_timer.get_avg_time(),
+                    'data_time': self.data_timer.get_avg_time(),
+                    **self.model.get_current_log(),
+                }
+            )
 
     def validate(self, current_iter: int) -> None:
         """Validate where that is due."""

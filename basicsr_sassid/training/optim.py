@@ -1,4 +1,5 @@
 """Optimisers and schedules from option blocks."""
+
 from __future__ import annotations
 
 import inspect
@@ -31,8 +32,11 @@ def make_scheduler(optimizer: torch.optim.Optimizer, block: Mapping[str, Any], l
     """A schedule of BasicSR or torch, stepped every iteration; its length is the stage's. Raises UserError."""
     source = basicsr_schedulers if hasattr(basicsr_schedulers, str(block.get('type'))) else torch.optim.lr_scheduler
     check_keys(block, _argument_names(source, block, torch.optim.lr_scheduler.LRScheduler, where), where)
-    lengths = {'CosineAnnealingLR': {'T_max': length}, 'OneCycleLR': {'total_steps': length},
-               'CosineAnnealingRestartLR': {'periods': [length]}}
+    lengths = {
+        'CosineAnnealingLR': {'T_max': length},
+        'OneCycleLR': {'total_steps': length},
+        'CosineAnnealingRestartLR': {'periods': [length]},
+    }
     arguments = {**lengths.get(block['type'], {}), **{key: value for key, value in block.items() if key != 'type'}}
     try:
         return getattr(source, block['type'])(optimizer, **arguments)
@@ -42,12 +46,20 @@ def make_scheduler(optimizer: torch.optim.Optimizer, block: Mapping[str, Any], l
 
 def _argument_names(module: Any, block: object, base: type, where: str) -> list[str]:
     """The option keys of the class that ``block['type']`` names in ``module``."""
-    choices = [name for name, value in vars(module).items()
-               if inspect.isclass(value) and issubclass(value, base) and value is not base and name[0] != '_'
-               and name != 'LBFGS']  # which needs a closure that evaluates the loss again
+    choices = [
+        name
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, base)
+        and value is not base
+        and name[0] != '_'
+        and name != 'LBFGS'
+    ]  # which needs a closure that evaluates the loss again
     if not isinstance(block, Mapping) or block.get('type') not in choices:
-        raise UserError(f'{where}.type: expected one of {", ".join(sorted(choices))}, got '
-                        f'{block.get("type") if isinstance(block, Mapping) else block!r}')
+        raise UserError(
+            f'{where}.type: expected one of {", ".join(sorted(choices))}, got '
+            f'{block.get("type") if isinstance(block, Mapping) else block!r}'
+        )
     names = inspect.signature(getattr(module, block['type'])).parameters
     return ['type', *(name for name in names if name not in ('params', 'optimizer'))]
 
@@ -59,5 +71,6 @@ def make_average(net: nn.Module, decay: float) -> AveragedModel | None:
     """
     if decay == 0:
         return None
-    return AveragedModel(net, avg_fn=lambda average, new, seen: average.lerp(
-        new, 1 - min(decay, (1 + float(seen)) / (10 + float(seen)))))
+    return AveragedModel(
+        net, avg_fn=lambda average, new, seen: average.lerp(new, 1 - min(decay, (1 + float(seen)) / (10 + float(seen))))
+    )

@@ -1,4 +1,5 @@
 """Option files: read, checked and completed once; a caller's dict is never changed."""
+
 from __future__ import annotations
 
 import copy
@@ -19,8 +20,22 @@ from basicsr_sassid.training.schema import LoggerOptions, ValOptions
 from basicsr_sassid.utils.errors import UserError, require_path
 from basicsr_sassid.utils.option_checks import check_keys, check_number, check_type
 
-_TOP = ('name', 'model_type', 'scale', 'img_range', 'num_gpu', 'manual_seed', 'datasets', 'path', 'train', 'val',
-        'logger', 'dist_params', 'find_unused_parameters', 'inference')
+_TOP = (
+    'name',
+    'model_type',
+    'scale',
+    'img_range',
+    'num_gpu',
+    'manual_seed',
+    'datasets',
+    'path',
+    'train',
+    'val',
+    'logger',
+    'dist_params',
+    'find_unused_parameters',
+    'inference',
+)
 _PATH_PREFIXES = ('pretrain_network_', 'param_key_', 'strict_load_')
 _PATH = ('resume_state', 'ignore_resume_networks')
 
@@ -36,8 +51,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver('tag:yaml.org,2002:float', re.compile(
-    r'[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+'), list('-+0123456789.'))
+_Loader.add_implicit_resolver(
+    'tag:yaml.org,2002:float', re.compile(r'[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+'), list('-+0123456789.')
+)
 
 
 def options_file(name: str) -> Path:
@@ -79,8 +95,13 @@ def _force(opt: dict[str, Any], entry: str) -> None:
         raise UserError(f'--force_yml {entry}: {value!r} cannot be read: {error}') from error
 
 
-def customize(recipe: str | os.PathLike[str], name: str, dataroot_lq: str | os.PathLike[str], seed: int,
-              force_yml: Sequence[str] = ()) -> dict[str, Any]:
+def customize(
+    recipe: str | os.PathLike[str],
+    name: str,
+    dataroot_lq: str | os.PathLike[str],
+    seed: int,
+    force_yml: Sequence[str] = (),
+) -> dict[str, Any]:
     """A recipe, an option file of this package, for another training set: without validation and tensorboard.
 
     Args:
@@ -101,8 +122,14 @@ def customize(recipe: str | os.PathLike[str], name: str, dataroot_lq: str | os.P
     return opt
 
 
-def resolve_options(opt: Mapping[str, Any], root_path: str | os.PathLike[str], is_train: bool, launcher: str = 'none',
-                    auto_resume: bool = False, debug: bool = False) -> dict[str, Any]:
+def resolve_options(
+    opt: Mapping[str, Any],
+    root_path: str | os.PathLike[str],
+    is_train: bool,
+    launcher: str = 'none',
+    auto_resume: bool = False,
+    debug: bool = False,
+) -> dict[str, Any]:
     """Check options, and complete them with what BasicSR's parts expect. Call it after the processes are started.
 
     Args:
@@ -210,8 +237,10 @@ def _num_gpu(wanted: int | str, dist: bool) -> int:
     if wanted > here:
         raise UserError(f'num_gpu: {wanted} asked for, torch finds {here} here. Set num_gpu: auto, or 0 for the CPU.')
     if wanted > 1 and not dist:
-        raise UserError(f'num_gpu: {wanted} GPUs need a process each: torchrun --nproc_per_node={wanted} -m '
-                        'basicsr_sassid.train -opt ... --launcher pytorch')
+        raise UserError(
+            f'num_gpu: {wanted} GPUs need a process each: torchrun --nproc_per_node={wanted} -m '
+            'basicsr_sassid.train -opt ... --launcher pytorch'
+        )
     return wanted
 
 

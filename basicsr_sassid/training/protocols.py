@@ -1,4 +1,5 @@
 """What the training loop and the teacher cache expect of models and datasets."""
+
 from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
@@ -36,6 +37,7 @@ class WholeImageDataset(Protocol):
         teachers: name -> cache; a sample then holds the same crop of each cached prediction.
         paths: key or file of each image.
     """
+
     sizes: list[tuple[int, int]]
     patch_size: int
     teachers: dict[str, TeacherCache]
@@ -50,5 +52,3 @@ class WholeImageDataset(Protocol):
         ...
 
     def __len__(self) -> int: ...
-
-

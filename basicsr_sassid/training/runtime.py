@@ -1,4 +1,5 @@
 """What training and testing share: processes, seeds, folders, log files, evaluation sets."""
+
 from __future__ import annotations
 
 import contextlib
@@ -39,16 +40,22 @@ def start_processes(launcher: str, dist_params: dict) -> Iterator[None]:
         init_dist('slurm', **dist_params)
     else:
         if 'RANK' not in os.environ:
-            raise UserError('--launcher pytorch: not started by torchrun. Use: torchrun --nproc_per_node=N -m '
-                            'basicsr_sassid.train -opt ... --launcher pytorch')
+            raise UserError(
+                '--launcher pytorch: not started by torchrun. Use: torchrun --nproc_per_node=N -m '
+                'basicsr_sassid.train -opt ... --launcher pytorch'
+            )
         if has_gpu:
             local_rank = int(os.environ.get('LOCAL_RANK', 0))
             if local_rank >= torch.cuda.device_count():
-                raise UserError(f'torchrun started more processes than the {torch.cuda.device_count()} GPUs here; '
-                                'lower --nproc_per_node')
+                raise UserError(
+                    f'torchrun started more processes than the {torch.cuda.device_count()} GPUs here; '
+                    'lower --nproc_per_node'
+                )
             torch.cuda.set_device(local_rank)
-        distributed.init_process_group(dist_params.get('backend', 'nccl') if has_gpu else 'gloo',
-                                       timeout=datetime.timedelta(seconds=dist_params.get('timeout', 7200)))
+        distributed.init_process_group(
+            dist_params.get('backend', 'nccl') if has_gpu else 'gloo',
+            timeout=datetime.timedelta(seconds=dist_params.get('timeout', 7200)),
+        )
     try:
         yield
     finally:
@@ -117,8 +124,7 @@ def prepare_folders(opt: dict[str, Any], resuming: bool) -> None:
     """Make the run's folders; rename those of an earlier run of this name unless this one continues it."""
     if opt['rank'] == 0:
         if not resuming and not opt['auto_resume']:
-            for folder in (opt['path']['experiments_root'],
-                           os.path.join(opt['root_path'], 'tb_logger', opt['name'])):
+            for folder in (opt['path']['experiments_root'], os.path.join(opt['root_path'], 'tb_logger', opt['name'])):
                 archive(Path(folder))
         for key in ('models', 'training_states', 'visualization'):
             for partial in make_folder(opt['path'][key]).glob('.tmp_*'):  # of a save that was killed

@@ -1,5 +1,6 @@
 """The typed blocks of a training's option file. Networks, losses, optimisers and schedules stay open: BasicSR's
 registries and torch define their keys."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ class StageOptions(OptionBlock):
         scheduler: any of BasicSR's or torch's, stepped every iteration; the stage's length is filled in.
         loss: keys of the stage's loss that differ from its default.
     """
+
     iter: int = Field(ge=0)
     optim: dict[str, Any] | None = None
     scheduler: dict[str, Any] | None = None
@@ -40,9 +42,10 @@ class TrainOptions(OptionBlock):
             before the stage starts; ``auto``: ``lmdb`` where that is less work.
         teacher_ensemble: cached targets are means over the eight flips and turns.
     """
+
     stages: dict[str, StageOptions]
     total_iter: int | None = None
-    ema_decay: float = Field(default=0., ge=0, lt=1)
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
     grad_clip: float | None = Field(default=None, gt=0)
     precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = 'auto'
     compile: bool = False
@@ -62,9 +65,10 @@ class TextureOptions(OptionBlock):
         window: side of the window of the local standard deviation in pixels, odd.
         lower, upper: thresholds of the local standard deviation, in 8-bit grey levels.
     """
+
     window: int = Field(default=7, ge=1)
-    lower: float = 1.
-    upper: float = 5.
+    lower: float = 1.0
+    upper: float = 5.0
 
 
 class ThreeStageTrainOptions(TrainOptions):
@@ -75,6 +79,7 @@ class ThreeStageTrainOptions(TrainOptions):
         posterior: blend the BNN's prediction with the noisy image by their variances; ``auto``: where the trained BNN's
             error exceeds the noise, as it does where the noise is weak.
     """
+
     texture: TextureOptions = TextureOptions()
     posterior: Literal[True, False, 'auto'] = False
 
@@ -90,6 +95,7 @@ class SubsampledTrainOptions(TrainOptions):
     Attributes:
         pd_a: PD stride of the sub-images in training (AP-BSN's name); the patch size is a multiple of it.
     """
+
     renamed_keys: ClassVar[Mapping[str, str]] = {'stride': 'pd_a', 'parts': 'num_masks', 'mosaic_pad': 'pd_pad'}
     pd_a: int = Field(default=5, ge=1)
 
@@ -101,6 +107,7 @@ class APBSNTrainOptions(SubsampledTrainOptions):
         pd_pad: zeros around each sub-image, all of them in one image, as released; None: the sub-images are a batch.
             ``inference.pd_pad`` follows it.
     """
+
     pd_pad: int | None = Field(default=2, ge=0)
 
 
@@ -111,6 +118,7 @@ class AMSNetTrainOptions(SubsampledTrainOptions):
         num_masks: one of so many pixels is hidden in training. ``inference.num_masks`` follows it.
         prior: a loss of one image for the stage ``prior``; default: ``{type: WeightedTVLoss, loss_weight: 0.01}``.
     """
+
     num_masks: int = Field(default=2, ge=2)
     prior: dict[str, Any] | None = None
 
@@ -124,6 +132,7 @@ class ValOptions(OptionBlock):
         metrics: name -> option block of a BasicSR metric; the first one chooses ``net_*_best.pth``.
         suffix: of the images that a test writes; default: the run's name.
     """
+
     val_freq: int | None = Field(default=None, ge=1)
     save_img: bool = False
     metrics: dict[str, dict[str, Any]] | None = None
@@ -139,6 +148,7 @@ class LoggerOptions(OptionBlock):
         use_tb_logger: write tensorboard's files.
         wandb: BasicSR's block.
     """
+
     print_freq: int = Field(ge=1)
     save_checkpoint_freq: int = Field(ge=1)
     use_tb_logger: bool = False

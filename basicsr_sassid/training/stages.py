@@ -1,4 +1,5 @@
 """Stages as data: the rows of a method's table, their options, and what a running stage consists of."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from basicsr.losses import build_loss
+from basicsr.utils import get_root_logger
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
@@ -30,6 +32,7 @@ class Stage:
             their prediction on the image; nearly so for a network that averages over its whole input, which is run in
             windows of the patch size.
     """
+
     name: str
     network: str
     loss: dict[str, Any]
@@ -39,6 +42,7 @@ class Stage:
 
 class StageComponents(NamedTuple):
     """Optimiser, schedule and loss of a running stage."""
+
     optimizer: torch.optim.Optimizer
     scheduler: Any
     criterion: nn.Module
@@ -56,8 +60,15 @@ class RunningStage:
         dtype: of the forward passes.
     """
 
-    def __init__(self, stage: Stage, net: nn.Module, wrapped: nn.Module, components: StageComponents,
-                 train: TrainOptions, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        net: nn.Module,
+        wrapped: nn.Module,
+        components: StageComponents,
+        train: TrainOptions,
+        dtype: torch.dtype,
+    ) -> None:
         device = next(net.parameters()).device
         self.stage, self.net, self.wrapped, self.grad_clip = stage, net, wrapped, train.grad_clip
         self.optimizer, self.scheduler = components.optimizer, components.scheduler
@@ -90,9 +101,13 @@ class RunningStage:
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed stage needs beside the networks' weights."""
-        return {'stage': self.stage.name, 'scaler': self.scaler.state_dict(),
-                'ema': self.ema and on_cpu(self.ema.state_dict()), 'optimizers': [self.optimizer.state_dict()],
-                'schedulers': [self.scheduler.state_dict()]}
+        return {
+            'stage': self.stage.name,
+            'scaler': self.scaler.state_dict(),
+            'ema': self.ema and on_cpu(self.ema.state_dict()),
+            'optimizers': [self.optimizer.state_dict()],
+            'schedulers': [self.scheduler.state_dict()],
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of :meth:`state_dict`. Raises RuntimeError, KeyError or ValueError if it does not fit."""
@@ -101,6 +116,15 @@ class RunningStage:
         self.optimizer.load_state_dict(state['optimizers'][0])
         self.scheduler.load_state_dict(state['schedulers'][0])
         self.scaler.load_state_dict(state['scaler'])
+
+
+def log_stage(stage: Stage, length: int, dtype: torch.dtype, device: torch.device) -> None:
+    """Write the start of a stage to the log."""
+    teachers = f', teachers: {", ".join(stage.teachers)}' if stage.teachers else ''
+    get_root_logger().info(
+        f'Stage {stage.name}: {length} iterations train network_{stage.network}{teachers}; '
+        f'{str(dtype).removeprefix("torch.")} on {device}'
+    )
 
 
 def on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -125,8 +149,9 @@ def build_and_load(opt: Mapping[str, Any], name: str) -> nn.Module:
     net = build_network(opt.get(f'network_{name}'), f'network_{name}')
     path = opt['path'].get(f'pretrain_network_{name}')
     if path:
-        load_weights(net, path, key=opt['path'].get(f'param_key_{name}'),
-                     strict=opt['path'].get(f'strict_load_{name}', True))
+        load_weights(
+            net, path, key=opt['path'].get(f'param_key_{name}'), strict=opt['path'].get(f'strict_load_{name}', True)
+        )
     return net
 
 
@@ -148,8 +173,13 @@ def build_stage_components(net: nn.Module, stage: StageOptions, loss: Mapping[st
         raise UserError(f'{where}.loss: {error}') from error
 
 
-def validate_stages(opt: Mapping[str, Any], train: TrainOptions, known: Sequence[Stage], active: Sequence[Stage],
-                    loss_of: Callable[[Stage], Mapping[str, Any]]) -> int:
+def validate_stages(
+    opt: Mapping[str, Any],
+    train: TrainOptions,
+    known: Sequence[Stage],
+    active: Sequence[Stage],
+    loss_of: Callable[[Stage], Mapping[str, Any]],
+) -> int:
     """Check all stages, and build each one's components, so that an error in the last stage is reported before the
     first one starts.
 
@@ -169,12 +199,15 @@ def validate_stages(opt: Mapping[str, Any], train: TrainOptions, known: Sequence
     names = [stage.name for stage in active]
     check_keys(train.stages, names, 'train.stages', required=names)
     if list(train.stages) != names:
-        raise UserError(f'train.stages: expected the order {", ".join(names)} (each stage learns from those before '
-                        f'it), got {", ".join(train.stages)}')
+        raise UserError(
+            f'train.stages: expected the order {", ".join(names)} (each stage learns from those before '
+            f'it), got {", ".join(train.stages)}'
+        )
     total = sum(stage.iter for stage in train.stages.values())
     if train.total_iter not in (None, total):
-        raise UserError(f'train.total_iter: {train.total_iter} is not the sum of the stages\' iter, {total}. '
-                        'Leave it out.')
+        raise UserError(
+            f"train.total_iter: {train.total_iter} is not the sum of the stages' iter, {total}. Leave it out."
+        )
     if total == 0:
         raise UserError('train.stages: every iter is 0, there is nothing to train')
     for stage in active:
@@ -193,7 +226,9 @@ def _validate_stage(opt: Mapping[str, Any], options: StageOptions, stage: Stage,
     net = build_and_load(opt, stage.network)
     found, img_range = pretrained_content(opt, stage.network).get('img_range'), opt.get('img_range', 255)
     if found not in (None, img_range):
-        raise UserError(f'{pretrained}: these weights take white as {found:g}, and img_range is {img_range:g}. Set '
-                        f'img_range: {found:g}')
+        raise UserError(
+            f'{pretrained}: these weights take white as {found:g}, and img_range is {img_range:g}. Set '
+            f'img_range: {found:g}'
+        )
     if options.iter > 0:
         build_stage_components(net, options, loss, where)

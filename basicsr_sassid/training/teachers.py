@@ -1,7 +1,8 @@
 """Frozen teachers: whether running them once per image pays, and the cache of their predictions."""
+
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +15,58 @@ from tqdm import tqdm
 from basicsr_sassid.data.teacher_cache import TeacherCache, fingerprint
 from basicsr_sassid.ops.sliding_window import sliding_window_cost, sliding_window_predict
 from basicsr_sassid.training.protocols import WholeImageDataset
+from basicsr_sassid.training.schema import TrainOptions
+from basicsr_sassid.training.stages import Stage
 from basicsr_sassid.utils.errors import UserError
 
 
-def should_cache(mode: str, name: str, dataset: object, ensemble: bool, patch_pixels: int) -> bool:
+def patch_pixels(opt: Mapping[str, Any], stages: Sequence[Stage], stage_iters: Sequence[int], name: str) -> int:
+    """Pixels of all patches that the stages with teacher ``name`` draw."""
+    block = opt['datasets']['train']
+    iters = sum(length for stage, length in zip(stages, stage_iters) if name in stage.cached)
+    return iters * block['batch_size_per_gpu'] * opt['world_size'] * (block.get('patch_size') or 0) ** 2
+
+
+def should_cache(options: TrainOptions, name: str, dataset: object, pixels: int) -> bool:
     """Whether the predictions of teacher ``name`` are cached.
 
     Args:
-        mode: ``train.teacher_cache``.
+        options: block ``train``: ``teacher_cache`` and ``teacher_ensemble``.
         name: of the teacher, for the log.
         dataset: the training set.
-        ensemble: ``train.teacher_ensemble``.
-        patch_pixels: pixels of all patches that the stages of this teacher draw.
+        pixels: of all patches that the teacher would predict on the fly, see :func:`patch_pixels`.
 
     Raises:
         UserError: a cache is demanded, and the dataset gives no whole images.
     """
+    mode = options.teacher_cache
     if not isinstance(dataset, WholeImageDataset):
         if mode in ('lmdb', 'memory'):
-            raise UserError(f'train.teacher_cache: {mode} needs NoisyImageDataset, not {type(dataset).__name__}. Set '
-                            'it to off.')
+            raise UserError(
+                f'train.teacher_cache: {mode} needs NoisyImageDataset, not {type(dataset).__name__}. Set it to off.'
+            )
         return False
     if mode != 'auto':
         return mode in ('lmdb', 'memory')
-    cached = sum(sliding_window_cost(size, dataset.patch_size) for size in dataset.sizes) * (8 if ensemble else 1)
-    if cached > patch_pixels:
-        get_root_logger().info(f'Teacher cache off: caching network_{name} needs {cached / 1e6:,.1f} Mpx of forward '
-                               f'passes, on-the-fly targets need {patch_pixels / 1e6:,.1f} Mpx.')
-    return cached <= patch_pixels
+    views = 8 if options.teacher_ensemble else 1
+    cached = sum(sliding_window_cost(size, dataset.patch_size) for size in dataset.sizes) * views
+    if cached > pixels:
+        get_root_logger().info(
+            f'Teacher cache off: caching network_{name} needs {cached / 1e6:,.1f} Mpx of forward passes, on-the-fly '
+            f'targets need {pixels / 1e6:,.1f} Mpx.'
+        )
+    return cached <= pixels
 
 
-def build_teacher_cache(name: str, predict: Callable[[np.ndarray], np.ndarray], dataset: WholeImageDataset,
-                        folder: Path | None, rank: int = 0, world_size: int = 1, show_progress: bool = True
-                        ) -> TeacherCache:
+def build_teacher_cache(
+    name: str,
+    predict: Callable[[np.ndarray], np.ndarray],
+    dataset: WholeImageDataset,
+    folder: Path | None,
+    rank: int = 0,
+    world_size: int = 1,
+    show_progress: bool = True,
+) -> TeacherCache:
     """Run a teacher on every image that is not in the cache yet. The processes of a run share the work.
 
     Args:
@@ -63,15 +83,19 @@ def build_teacher_cache(name: str, predict: Callable[[np.ndarray], np.ndarray], 
     cache = TeacherCache(folder, dataset.sizes)
     missing = cache.missing()
     _barrier(world_size)  # every process has looked before one writes
-    get_root_logger().info(f'Teacher cache: network_{name} predicts {len(missing)} of {len(dataset)} images, '
-                           f'{cache.num_bytes(missing) / 1e9:.2f} GB in {folder or "memory"}')
+    get_root_logger().info(
+        f'Teacher cache: network_{name} predicts {len(missing)} of {len(dataset)} images, '
+        f'{cache.num_bytes(missing) / 1e9:.2f} GB in {folder or "memory"}'
+    )
     cache.check_space(missing)
 
     def predictions() -> Iterator[tuple[int, np.ndarray]]:
         own = missing[rank::world_size]
-        for index in tqdm(own, f'teacher cache: network_{name}', unit='image', leave=False,
-                          disable=rank != 0 or not show_progress):
+        for index in tqdm(
+            own, f'teacher cache: network_{name}', unit='image', leave=False, disable=rank != 0 or not show_progress
+        ):
             yield index, predict(dataset.image(index))
+
     cache.write(predictions())
     _barrier(world_size)
     if world_size > 1:
@@ -79,16 +103,24 @@ def build_teacher_cache(name: str, predict: Callable[[np.ndarray], np.ndarray], 
     return cache
 
 
-def cache_folder(experiments_root: str, name: str, net: nn.Module, dataset: WholeImageDataset,
-                 settings: dict[str, Any]) -> Path:
+def cache_folder(
+    experiments_root: str, name: str, net: nn.Module, dataset: WholeImageDataset, settings: dict[str, Any]
+) -> Path:
     """The LMDB of a teacher's cache, named by the teacher's weights, the images and the settings."""
     key = fingerprint(net.state_dict(), dataset.content_key(), settings)
     return Path(experiments_root) / 'teacher_cache' / f'{name}_{key}.lmdb'
 
 
-def whole_image_target(forward: Callable[[Tensor], Tensor], postprocess: Callable[[Tensor, Tensor], Tensor],
-                       image: np.ndarray, window: int, ensemble: bool, batch_size: int, img_range: float,
-                       device: torch.device) -> np.ndarray:
+def whole_image_target(
+    forward: Callable[[Tensor], Tensor],
+    postprocess: Callable[[Tensor, Tensor], Tensor],
+    image: np.ndarray,
+    window: int,
+    ensemble: bool,
+    batch_size: int,
+    img_range: float,
+    device: torch.device,
+) -> np.ndarray:
     """The target of a teacher for a whole image, both (H, W, 3) float32 in [0, 1].
 
     Args:

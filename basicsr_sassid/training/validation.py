@@ -1,4 +1,5 @@
 """Validation: denoise a dataset, take BasicSR's metrics where there are clean references, keep the best."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -23,6 +24,7 @@ class MetricSums:
         count: images with a clean reference.
         sums: ``result/<metric>``, and ``lq/<metric>`` where the noisy input is evaluated too.
     """
+
     count: int
     sums: dict[str, float]
 
@@ -34,13 +36,21 @@ class MetricSums:
 
     def means(self, kind: str) -> dict[str, float]:
         """metric -> mean, of ``result`` or ``lq``."""
-        return {key.removeprefix(f'{kind}/'): value / self.count for key, value in self.sums.items()
-                if key.startswith(f'{kind}/')}
+        return {
+            key.removeprefix(f'{kind}/'): value / self.count
+            for key, value in self.sums.items()
+            if key.startswith(f'{kind}/')
+        }
 
 
-def sum_metrics(dataset: Dataset, indices: Iterable[int], denoise: Callable[[dict[str, Any]], Visuals],
-                metrics: Mapping[str, dict[str, Any]], with_noisy: bool, image_path: Callable[[int], Path] | None
-                ) -> MetricSums:
+def sum_metrics(
+    dataset: Dataset,
+    indices: Iterable[int],
+    denoise: Callable[[dict[str, Any]], Visuals],
+    metrics: Mapping[str, dict[str, Any]],
+    with_noisy: bool,
+    image_path: Callable[[int], Path] | None,
+) -> MetricSums:
     """Denoise images and sum their metrics.
 
     Args:
@@ -52,10 +62,11 @@ def sum_metrics(dataset: Dataset, indices: Iterable[int], denoise: Callable[[dic
         image_path: index -> file of the denoised image; None writes none.
     """
     kinds = ('result', 'lq') if with_noisy else ('result',)
-    total = MetricSums(0, {f'{kind}/{metric}': 0. for kind in kinds for metric in metrics})
+    total = MetricSums(0, {f'{kind}/{metric}': 0.0 for kind in kinds for metric in metrics})
     for index in indices:
-        visuals = {name: tensor2img([image.clone()])
-                   for name, image in denoise(default_collate([dataset[index]])).items()}
+        visuals = {
+            name: tensor2img([image.clone()]) for name, image in denoise(default_collate([dataset[index]])).items()
+        }
         if image_path:
             imwrite(visuals['result'], str(image_path(index)))
         if 'gt' in visuals:
@@ -84,8 +95,15 @@ class Validator:
         self.best: dict[str, dict[str, dict[str, Any]]] = {}
         self.noisy: dict[str, dict[str, float]] = {}
 
-    def validate(self, dataset: Any, denoise: Callable[[dict[str, Any]], Visuals], label: str,
-                 current_iter: int | str, tb_logger: Any, save_img: bool) -> dict[str, float] | None:
+    def validate(
+        self,
+        dataset: Any,
+        denoise: Callable[[dict[str, Any]], Visuals],
+        label: str,
+        current_iter: int | str,
+        tb_logger: Any,
+        save_img: bool,
+    ) -> dict[str, float] | None:
         """Denoise a dataset, shared among the processes, and log its metrics.
 
         Args:
@@ -106,8 +124,15 @@ class Validator:
 
         def image_path(index: int) -> Path:
             return output_path(Path(opt['path']['visualization']), (name, names[index]), current_iter, suffix)
-        total = sum_metrics(dataset, range(opt['rank'], len(dataset), opt['world_size']), denoise, metrics,
-                            name not in self.noisy, image_path if save_img else None)
+
+        total = sum_metrics(
+            dataset,
+            range(opt['rank'], len(dataset), opt['world_size']),
+            denoise,
+            metrics,
+            name not in self.noisy,
+            image_path if save_img else None,
+        )
         if opt['dist']:
             total.reduce(self.device)
         if not total.count:
@@ -118,8 +143,9 @@ class Validator:
             log_metrics((name, 'noisy input'), self.noisy[name], None, current_iter, tb_logger)
         results = total.means('result')
         self._update_best(f'{name}/{label}', results, current_iter)
-        log_metrics((name, label), results, self.best[f'{name}/{label}'] if opt['is_train'] else None, current_iter,
-                    tb_logger)
+        log_metrics(
+            (name, label), results, self.best[f'{name}/{label}'] if opt['is_train'] else None, current_iter, tb_logger
+        )
         return results
 
     def _update_best(self, record: str, results: Mapping[str, float], current_iter: int | str) -> None:
@@ -137,8 +163,13 @@ class Validator:
         return is_best((self.best.get(f'{dataset}/{label}', {}).get(metric) for label in labels), current_iter)
 
 
-def log_metrics(where: tuple[str, str], results: Mapping[str, float], best: Mapping[str, Any] | None,
-                current_iter: int | str, tb_logger: Any) -> None:
+def log_metrics(
+    where: tuple[str, str],
+    results: Mapping[str, float],
+    best: Mapping[str, Any] | None,
+    current_iter: int | str,
+    tb_logger: Any,
+) -> None:
     """Write metrics to the log and to tensorboard. ``where``: names of the dataset and of the network."""
     lines = [f'Validation {", ".join(where)}']
     for metric, value in results.items():

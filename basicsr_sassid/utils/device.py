@@ -1,4 +1,5 @@
 """Choice of the device and of the floating-point type."""
+
 from __future__ import annotations
 
 import torch
@@ -23,9 +24,11 @@ def choose_device(name: str) -> torch.device:
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Floating-point type of forward passes: ``auto`` is bfloat16 where the hardware multiplies it natively."""
     if precision == 'auto':
-        native = {'cuda': lambda: torch.cuda.is_bf16_supported(including_emulation=False),
-                  'cpu': lambda: torch.cpu._is_avx512_bf16_supported()  # pyright: ignore[reportPrivateUsage]
-                  or torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]
-                  }.get(device.type, lambda: False)()
+        native = device.type == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False)
+        if device.type == 'cpu':
+            native = (
+                torch.cpu._is_avx512_bf16_supported()  # pyright: ignore[reportPrivateUsage]
+                or torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]
+            )
         precision = 'bf16' if native else 'fp32'
     return {'bf16': torch.bfloat16, 'fp16': torch.float16, 'fp32': torch.float32}[precision]

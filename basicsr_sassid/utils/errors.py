@@ -1,4 +1,5 @@
 """Errors that a user can act on, and how the command line prints them."""
+
 from __future__ import annotations
 
 import functools
@@ -27,12 +28,14 @@ def require_path(path: str | os.PathLike[str], where: str) -> Path:
     return expanded
 
 
-def cli_errors(function: Callable[P, R], interrupted: str = 'a training goes on from its last state with --auto_resume'
-               ) -> Callable[P, R]:
+def cli_errors(
+    function: Callable[P, R], interrupted: str = 'a training goes on from its last state with --auto_resume'
+) -> Callable[P, R]:
     """Decorator: print a UserError as one paragraph without a traceback and exit with 2.
 
     Ctrl-C prints ``interrupted`` and exits with 130.
     """
+
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
@@ -41,6 +44,7 @@ def cli_errors(function: Callable[P, R], interrupted: str = 'a training goes on 
             sys.exit(_print_error(f'error: {error}', 2))
         except KeyboardInterrupt:
             sys.exit(_print_error(f'\nstopped; {interrupted}', 130))
+
     return wrapper
 
 

@@ -1,4 +1,5 @@
 """Checks of option blocks that stay open, because BasicSR's registries or other libraries define their keys."""
+
 from __future__ import annotations
 
 import difflib

@@ -1,4 +1,5 @@
 """BasicSR's auto-scan: import the modules whose names end in the folder's suffix, which register their classes."""
+
 from __future__ import annotations
 
 import importlib

@@ -1,4 +1,5 @@
 """Typed option blocks: pydantic models whose errors name the key, what was found and what is allowed."""
+
 from __future__ import annotations
 
 import difflib
@@ -19,6 +20,7 @@ class OptionBlock(BaseModel):
     Attributes:
         renamed_keys: old key -> what to write now; an old key is an error that names the new one.
     """
+
     model_config = ConfigDict(extra='forbid', strict=True, frozen=True, arbitrary_types_allowed=True)
     renamed_keys: ClassVar[Mapping[str, str]] = {}
 
@@ -78,7 +80,14 @@ def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
     if kind in bounds:
         sign = {'ge': '>=', 'gt': '>', 'le': '<=', 'lt': '<'}[bounds[kind]]
         return f'expected a number {sign} {context[bounds[kind]]:g}'
-    types = {'int': 'a whole number', 'float': 'a number', 'bool': 'true or false', 'string': 'a text', 'dict':
-             'a block of keys', 'model': 'a block of keys', 'list': 'a list'}
+    types = {
+        'int': 'a whole number',
+        'float': 'a number',
+        'bool': 'true or false',
+        'string': 'a text',
+        'dict': 'a block of keys',
+        'model': 'a block of keys',
+        'list': 'a list',
+    }
     name = kind.removesuffix('_type').removesuffix('_attributes')
     return f'expected {types[name]}' if name in types else message

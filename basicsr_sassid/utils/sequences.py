@@ -1,4 +1,5 @@
 """Sequences and progress callbacks."""
+
 from __future__ import annotations
 
 import math
@@ -26,12 +27,14 @@ def evenly_spaced(items: S, most: int) -> S:
         >>> evenly_spaced(range(10), 4)
         range(0, 10, 3)
     """
-    return items[::max(math.ceil(len(items) / most), 1)]
+    return items[:: max(math.ceil(len(items) / most), 1)]
 
 
 def scaled(progress: Progress | None, start: float, length: float) -> Progress:
     """The callback for one part of a task, which spans ``start`` to ``start + length`` of the whole."""
+
     def report(fraction: float) -> None:
         if progress:
             progress(start + length * fraction)
+
     return report

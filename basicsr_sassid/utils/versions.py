@@ -1,4 +1,5 @@
 """Versions that a result depends on, for reports, model cards and benchmark files."""
+
 from __future__ import annotations
 
 import importlib.metadata
@@ -6,8 +7,18 @@ import platform
 
 from basicsr_sassid.utils.version import __version__
 
-_PACKAGES = ('basicsr', 'torch', 'torchvision', 'numpy', 'scipy', 'scikit-image', 'opencv-python', 'PyWavelets', 'bm3d',
-             'pyiqa')
+_PACKAGES = (
+    'basicsr',
+    'torch',
+    'torchvision',
+    'numpy',
+    'scipy',
+    'scikit-image',
+    'opencv-python',
+    'PyWavelets',
+    'bm3d',
+    'pyiqa',
+)
 
 
 def versions() -> dict[str, str]:

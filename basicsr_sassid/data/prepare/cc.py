@@ -1,4 +1,5 @@
 """CC (Nam et al., CVPR 2016): fifteen crops of photographs by three cameras, and the means of many shots, PNG."""
+
 from __future__ import annotations
 
 import os
@@ -10,8 +11,14 @@ from basicsr_sassid.data.prepare.writer import Prepared
 CROPS, SIDE = 15, 512
 
 
-def prepare_cc(downloaded: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], size: int = 0,
-               incomplete: bool = False, workers: int | None = None, quiet: bool = False) -> dict[str, Prepared | None]:
+def prepare_cc(
+    downloaded: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    size: int = 0,
+    incomplete: bool = False,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> dict[str, Prepared | None]:
     """Write ``*_real.png`` and ``*_mean.png`` as ``CC/{noisy,clean}.lmdb``.
 
     Args:

@@ -1,4 +1,5 @@
 """DND (Ploetz and Roth, CVPR 2017): fifty noisy photographs, twenty boxes of each, no clean references."""
+
 from __future__ import annotations
 
 import functools
@@ -16,9 +17,14 @@ from basicsr_sassid.utils.errors import UserError
 IMAGES, BOXES, SIDE = 50, 20, 512
 
 
-def prepare_dnd(downloaded: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], size: int = 512,
-                incomplete: bool = False, workers: int | None = None, quiet: bool = False
-                ) -> dict[str, Prepared | None]:
+def prepare_dnd(
+    downloaded: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    size: int = 512,
+    incomplete: bool = False,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> dict[str, Prepared | None]:
     """Write the noisy photographs of DND as ``DND/noisy.lmdb``: sub-images of 8 bits, to train on.
 
     A submission needs the unrounded photographs, which :func:`submit_dnd` reads from the download.
@@ -30,6 +36,7 @@ def prepare_dnd(downloaded: Sequence[str | os.PathLike[str]], output: str | os.P
     Raises:
         UserError: a file is missing or damaged, a box lies outside its photograph.
     """
+
     def sources() -> list[Source]:
         photos = find_photos(downloaded, incomplete)
         boxes = read_boxes(downloaded, incomplete)
@@ -37,16 +44,19 @@ def prepare_dnd(downloaded: Sequence[str | os.PathLike[str]], output: str | os.P
         for number, path in photos.items():
             size = photo_size(path)
             checked_boxes(path, number, size, boxes)
-            result.append(Source(str(path), f'{number:04d}', functools.partial(_rounded, path), size,
-                                 path.stat().st_size))
+            result.append(
+                Source(str(path), f'{number:04d}', functools.partial(_rounded, path), size, path.stat().st_size)
+            )
         return result
+
     return write_all({'DND/noisy.lmdb': sources}, output, size, workers, quiet)
 
 
 def find_photos(downloaded: Sequence[str | os.PathLike[str]], incomplete: bool = False) -> dict[int, Path]:
     """Photograph number, from 1, -> file. Raises UserError if some are missing."""
-    files = {int(path.stem): path for path in find_files(downloaded, r'\d{4}\.mat')
-             if path.parent.name == 'images_srgb'}
+    files = {
+        int(path.stem): path for path in find_files(downloaded, r'\d{4}\.mat') if path.parent.name == 'images_srgb'
+    }
     check_count(len(files), IMAGES, 'DND, images_srgb/*.mat', incomplete)
     return files
 
@@ -64,19 +74,24 @@ def read_boxes(downloaded: Sequence[str | os.PathLike[str]], incomplete: bool = 
     for table in tables:
         if table.ndim != 2 or table.shape[1] != 4 or (len(table) != BOXES and not incomplete):
             raise UserError(f'{path}: expected {BOXES} boxes of four numbers for each image, got {table.shape}')
-    return [[(int(top) - 1, int(bottom), int(left) - 1, int(right)) for top, left, bottom, right in table]
-            for table in tables]
+    return [
+        [(int(top) - 1, int(bottom), int(left) - 1, int(right)) for top, left, bottom, right in table]
+        for table in tables
+    ]
 
 
-def checked_boxes(path: Path, number: int, size: Sequence[int], boxes: list[list[tuple[int, ...]]]
-                  ) -> list[tuple[int, ...]]:
+def checked_boxes(
+    path: Path, number: int, size: Sequence[int], boxes: list[list[tuple[int, ...]]]
+) -> list[tuple[int, ...]]:
     """The boxes of photograph ``number``, from 1. Raises UserError if there are none, or one lies outside."""
     if not 1 <= number <= len(boxes):
         raise UserError(f'{path}: info.mat has the boxes of {len(boxes)} photographs. Download both again.')
     for top, bottom, left, right in boxes[number - 1]:
         if not (0 <= top < bottom <= size[0] and 0 <= left < right <= size[1]):
-            raise UserError(f'{path}: {size[0]}x{size[1]} pixels, but info.mat has a box at rows {top} to {bottom}, '
-                            f'columns {left} to {right}. Download both again.')
+            raise UserError(
+                f'{path}: {size[0]}x{size[1]} pixels, but info.mat has a box at rows {top} to {bottom}, '
+                f'columns {left} to {right}. Download both again.'
+            )
     return boxes[number - 1]
 
 

@@ -1,4 +1,5 @@
 """Prepare a folder of photographs: one LMDB of sub-images, from which crops are read quickly."""
+
 from __future__ import annotations
 
 import os
@@ -10,9 +11,15 @@ from basicsr_sassid.io.photo import image_size, list_images, read_photo
 from basicsr_sassid.utils.errors import UserError, require_path
 
 
-def prepare_folder(photos: Sequence[str | os.PathLike[str]], lmdb_path: str | os.PathLike[str], size: int = 512,
-                   step: int | None = None, strict: bool = False, workers: int | None = None,
-                   quiet: bool = False) -> Prepared:
+def prepare_folder(
+    photos: Sequence[str | os.PathLike[str]],
+    lmdb_path: str | os.PathLike[str],
+    size: int = 512,
+    step: int | None = None,
+    strict: bool = False,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> Prepared:
     """Cut photographs into sub-images and write them to an LMDB that BasicSR's datasets and NoisyImageDataset read.
 
     Args:

@@ -1,4 +1,5 @@
 """SIDD (Abdelhamed et al., CVPR 2018): the tree of SIDD-Medium and the blocks of validation and benchmark."""
+
 from __future__ import annotations
 
 import functools
@@ -16,13 +17,21 @@ from basicsr_sassid.utils.errors import UserError
 
 MEDIUM = 320  # photographs
 BLOCKS = 40, 32, 256, 256, 3  # images, blocks of each, height, width, RGB
-_MATS = {'SIDD_val/noisy.lmdb': 'ValidationNoisyBlocksSrgb', 'SIDD_val/clean.lmdb': 'ValidationGtBlocksSrgb',
-         'SIDD_benchmark/noisy.lmdb': 'BenchmarkNoisyBlocksSrgb'}
+_MATS = {
+    'SIDD_val/noisy.lmdb': 'ValidationNoisyBlocksSrgb',
+    'SIDD_val/clean.lmdb': 'ValidationGtBlocksSrgb',
+    'SIDD_benchmark/noisy.lmdb': 'BenchmarkNoisyBlocksSrgb',
+}
 
 
-def prepare_sidd(downloaded: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], size: int = 512,
-                 incomplete: bool = False, workers: int | None = None, quiet: bool = False
-                 ) -> dict[str, Prepared | None]:
+def prepare_sidd(
+    downloaded: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    size: int = 512,
+    incomplete: bool = False,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> dict[str, Prepared | None]:
     """Write the downloaded parts of SIDD as LMDBs.
 
     Args:
@@ -40,8 +49,9 @@ def prepare_sidd(downloaded: Sequence[str | os.PathLike[str]], output: str | os.
         UserError: none of the files exists, a count or size that is not as published, a damaged file.
     """
     layout: dict[str, Callable[[], list[Source]]] = {}
-    photos = {side: find_files(downloaded, rf'.*_{name}_SRGB_.*\.PNG') for side, name in (('noisy', 'NOISY'),
-                                                                                          ('clean', 'GT'))}
+    photos = {
+        side: find_files(downloaded, rf'.*_{name}_SRGB_.*\.PNG') for side, name in (('noisy', 'NOISY'), ('clean', 'GT'))
+    }
     for side, files in photos.items():
         if files:
             check_count(len(files), MEDIUM, f'SIDD-Medium, {side} photographs', incomplete)
@@ -50,13 +60,17 @@ def prepare_sidd(downloaded: Sequence[str | os.PathLike[str]], output: str | os.
         for path in find_files(downloaded, rf'{variable}\.mat')[:1]:
             layout[name] = functools.partial(_block_sources, path, variable, incomplete)
     if not layout:
-        raise UserError(f'prepare sidd: in {", ".join(map(str, downloaded))} there is neither *_NOISY_SRGB_*.PNG nor '
-                        f'{", ".join(f"{variable}.mat" for variable in _MATS.values())}')
+        raise UserError(
+            f'prepare sidd: in {", ".join(map(str, downloaded))} there is neither *_NOISY_SRGB_*.PNG nor '
+            f'{", ".join(f"{variable}.mat" for variable in _MATS.values())}'
+        )
     keys = {side: {_photo_key(file) for file in files} for side, files in photos.items()}
     if all(photos.values()) and keys['noisy'] != keys['clean']:
-        raise UserError(f'SIDD-Medium: {len(keys["noisy"])} noisy and {len(keys["clean"])} clean photographs, and '
-                        f'{min(keys["noisy"] ^ keys["clean"])} is on one side alone. Download the rest, or take the '
-                        'clean ones away: training needs none.')
+        raise UserError(
+            f'SIDD-Medium: {len(keys["noisy"])} noisy and {len(keys["clean"])} clean photographs, and '
+            f'{min(keys["noisy"] ^ keys["clean"])} is on one side alone. Download the rest, or take the '
+            'clean ones away: training needs none.'
+        )
     return write_all(layout, output, {f'SIDD_Medium/{side}.lmdb': size for side in photos}, workers, quiet)
 
 
@@ -65,18 +79,27 @@ def read_blocks(path: str | os.PathLike[str], variable: str, incomplete: bool = 
     blocks = read_mat(path, variable)
     shape_fits = blocks.shape == BLOCKS or (incomplete and blocks.ndim == 5 and blocks.shape[2:] == BLOCKS[2:])
     if blocks.dtype != np.uint8 or not shape_fits:
-        raise UserError(f'{path}: expected {BLOCKS} uint8, got {blocks.shape} {blocks.dtype}. Download it again'
-                        + (', or give --incomplete.' if blocks.dtype == np.uint8 and blocks.ndim == 5 else '.'))
+        raise UserError(
+            f'{path}: expected {BLOCKS} uint8, got {blocks.shape} {blocks.dtype}. Download it again'
+            + (', or give --incomplete.' if blocks.dtype == np.uint8 and blocks.ndim == 5 else '.')
+        )
     return blocks
 
 
 def _block_sources(path: Path, variable: str, incomplete: bool) -> list[Source]:
     blocks = read_blocks(path, variable, incomplete)
     stat = path.stat()
-    return [Source(f'{path}, image {image + 1}, block {block + 1}', f'{image:02d}_{block:02d}',
-                   functools.partial(blocks.__getitem__, (image, block)), blocks.shape[2:4],
-                   (stat.st_size, stat.st_mtime_ns))
-            for image in range(blocks.shape[0]) for block in range(blocks.shape[1])]
+    return [
+        Source(
+            f'{path}, image {image + 1}, block {block + 1}',
+            f'{image:02d}_{block:02d}',
+            functools.partial(blocks.__getitem__, (image, block)),
+            blocks.shape[2:4],
+            (stat.st_size, stat.st_mtime_ns),
+        )
+        for image in range(blocks.shape[0])
+        for block in range(blocks.shape[1])
+    ]
 
 
 def _photo_sources(files: list[Path]) -> list[Source]:

@@ -1,4 +1,5 @@
 """Writer of all sources: sub-images into an LMDB in BasicSR's format. A stopped run continues where it ended."""
+
 from __future__ import annotations
 
 import contextlib
@@ -31,6 +32,7 @@ _PLAN, _DONE = b'__plan__', b'__done_%06d__'  # keys from which a stopped run co
 @dataclasses.dataclass
 class Prepared:
     """Counts of what was written, and the files that were skipped, with the reason."""
+
     photos: int
     sub_images: int
     skipped: dict[str, str]
@@ -47,6 +49,7 @@ class Source:
         size: (H, W), as far as it is known.
         stamp: changes when the file does, say its size and time.
     """
+
     name: str
     key: str
     read: Callable[[], np.ndarray]
@@ -57,6 +60,7 @@ class Source:
 @dataclasses.dataclass(frozen=True)
 class SubImage:
     """A part of an image, encoded."""
+
     key: str
     png: bytes
     shape: tuple[int, ...]
@@ -65,12 +69,14 @@ class SubImage:
 @dataclasses.dataclass(frozen=True)
 class Written:
     """An image in the LMDB: (key, shape) of each sub-image."""
+
     sub_images: list[tuple[str, Sequence[int]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
     """An image that could not be read."""
+
     reason: str
 
 
@@ -86,14 +92,18 @@ class Plan:
         size: side of a sub-image in pixels; 0: each image is one.
         step: distance between neighbours in pixels.
     """
+
     sources: Sequence[Source]
     size: int
     step: int
 
     def digest(self) -> bytes:
         """SHA-256; a stopped run continues under the same one alone."""
-        content = [self.size, self.step, [(source.name, source.key, source.size, source.stamp)
-                                          for source in self.sources]]
+        content = [
+            self.size,
+            self.step,
+            [(source.name, source.key, source.size, source.stamp) for source in self.sources],
+        ]
         return bytes.fromhex(json_digest(content, 64))
 
     def encode(self, number: int) -> list[SubImage] | Skipped:
@@ -105,8 +115,15 @@ class Plan:
             return Skipped(str(error))
 
 
-def write_lmdb(sources: Sequence[Source], lmdb_path: str | os.PathLike[str], size: int = 0, step: int | None = None,
-               strict: bool = True, workers: int | None = None, quiet: bool = False) -> Prepared:
+def write_lmdb(
+    sources: Sequence[Source],
+    lmdb_path: str | os.PathLike[str],
+    size: int = 0,
+    step: int | None = None,
+    strict: bool = True,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> Prepared:
     """Cut images into sub-images and write them to an LMDB that BasicSR's datasets read.
 
     Args:
@@ -153,8 +170,9 @@ def write_lmdb(sources: Sequence[Source], lmdb_path: str | os.PathLike[str], siz
     return prepared
 
 
-def _write_images(environment: lmdb.Environment, plan: Plan, strict: bool, workers: int, quiet: bool
-                  ) -> dict[int, Result]:
+def _write_images(
+    environment: lmdb.Environment, plan: Plan, strict: bool, workers: int, quiet: bool
+) -> dict[int, Result]:
     """Write what a stopped run has left; image number -> result. Raises UserError if strict and one is damaged."""
     bar = ProgressBar(len(plan.sources), file=io.StringIO() if quiet else sys.stdout)
     results = _earlier_results(environment, len(plan.sources))
@@ -172,13 +190,14 @@ def _write_images(environment: lmdb.Environment, plan: Plan, strict: bool, worke
     return results
 
 
-def _encode_batches(plan: Plan, numbers: Sequence[int], workers: int
-                    ) -> Generator[tuple[int, list[SubImage] | Skipped], None, None]:
+def _encode_batches(
+    plan: Plan, numbers: Sequence[int], workers: int
+) -> Generator[tuple[int, list[SubImage] | Skipped], None, None]:
     """Encode images in threads: decoders and encoders release the interpreter's lock, a fork can hang after OpenCV.
 
     In batches, since ``imap`` alone would encode ahead of a slow disk without bound.
     """
-    batches = [numbers[first:first + 8 * workers] for first in range(0, len(numbers), 8 * workers)]
+    batches = [numbers[first : first + 8 * workers] for first in range(0, len(numbers), 8 * workers)]
     with ThreadPool(max(min(workers, len(numbers)), 1)) as pool:
         yield from zip(numbers, chain.from_iterable(pool.imap(plan.encode, batch) for batch in batches))
 
@@ -190,8 +209,9 @@ def _commit(environment: lmdb.Environment, number: int, encoded: list[SubImage] 
     with environment.begin(write=True) as transaction:
         for part in sub_images:
             transaction.put(part.key.encode('ascii'), part.png)
-        transaction.put(_DONE % number, json.dumps(
-            result.reason if isinstance(result, Skipped) else result.sub_images).encode())
+        transaction.put(
+            _DONE % number, json.dumps(result.reason if isinstance(result, Skipped) else result.sub_images).encode()
+        )
     return result
 
 
@@ -248,7 +268,7 @@ def largest_size(plan: Plan) -> int:
         height, width = source.size
         count = len(_starts(height, plan.size, plan.step)) * len(_starts(width, plan.size, plan.step))
         total += count * (min(plan.size or height, height) * min(plan.size or width, width) * 6 + 16384)
-    return 2 * total + 2 ** 24
+    return 2 * total + 2**24
 
 
 def key_of(name: str) -> str:
