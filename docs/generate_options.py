@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
@@ -78,7 +78,7 @@ BLOCKS: list[tuple[str, type[OptionBlock]]] = [
 ]
 
 
-def attribute_texts(block: type[OptionBlock]) -> dict[str, str]:
+def attribute_texts(block: type) -> dict[str, str]:
     """Key -> its lines in the Attributes section of the docstring."""
     section = (block.__doc__ or '').partition('Attributes:')[2]
     texts: dict[str, str] = {}
@@ -95,6 +95,8 @@ def attribute_texts(block: type[OptionBlock]) -> dict[str, str]:
 
 def type_text(annotation: Any) -> str:
     """A type in words for a table."""
+    if get_origin(annotation) is Annotated:
+        return type_text(get_args(annotation)[0])
     if nested_block(annotation) is not None:
         return 'block'
     arguments = [argument for argument in get_args(annotation) if argument is not type(None)]
@@ -130,7 +132,9 @@ def default_text(field: Any) -> str:
 
 def table(block: type[OptionBlock], without: type[OptionBlock] | None) -> list[str]:
     """The rows of a block, without the keys that it inherits."""
-    texts = attribute_texts(block)
+    texts: dict[str, str] = {}
+    for known in reversed(block.__mro__):
+        texts.update(attribute_texts(known))
     lines = ['| key | type | default | meaning |', '|---|---|---|---|']
     for key, field in block.model_fields.items():
         if without is None or key not in without.model_fields:

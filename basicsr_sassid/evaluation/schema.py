@@ -107,7 +107,11 @@ class CropGridOptions(OptionBlock):
 
 
 class MethodOptions(OptionBlock):
-    """``methods.<name>``: a type, and the settings of that type."""
+    """``methods.<name>``: a type, and the settings of that type.
+
+    Attributes:
+        type: name of the method.
+    """
 
     type: str
 

@@ -20,7 +20,7 @@ _OLD_NAMES = {
     'cross_correlation': 'joint',
     'sigma_curve': 'levels',
     'variance_fit': 'lines',
-    'num_patches': 'num_patches',
+    'num_patches': 'num_squares',
 }
 
 
