@@ -169,17 +169,14 @@ def render() -> str:
             *table(block, base),
             '',
         ]
-    renamed = {old: new for _, block in BLOCKS for old, new in block.renamed_keys.items()}
-    lines += [
-        '## Renamed keys',
-        '',
-        'An old key is an error that names the new one.',
-        '',
-        '| old | now |',
-        '|---|---|',
-        *(f'| `{old}` | {new} |' for old, new in sorted(renamed.items())),
-        '',
-    ]
+    rows = dict.fromkeys(
+        f'| {title_of(block)} | `{old}` | {new} |'
+        for _, block in BLOCKS
+        for old, new in sorted(block.renamed_keys.items())
+        if not any(old in base.renamed_keys for base in [base_block(block)] if base)
+    )
+    lines += ['## Renamed keys', '', 'An old key is an error that names the new one.', '']
+    lines += ['| block | old | now |', '|---|---|---|', *rows, '']
     return '\n'.join(lines)
 
 
