@@ -4,16 +4,17 @@ import os
 import random
 from pathlib import Path
 
+os.environ['CUDA_VISIBLE_DEVICES'] = ''  # before anything asks the driver: it remembers its first answer
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from helpers import REAL_DATA
-
-os.environ['CUDA_VISIBLE_DEVICES'] = ''  # before any test or fixture asks the driver: it remembers its first answer
-
 import basicsr_sassid  # noqa: F401
+
+from evaluation_scenes import network, pairs  # noqa: F401  fixtures
+from helpers import REAL_DATA
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,10 @@ from pathlib import Path
 import torch
 import yaml
 
+from basicsr_sassid.models.staged_model import StagedModel
+from basicsr_sassid.training.loop import train
+from basicsr_sassid.training.options import resolve_options
+
 ROOT = Path(__file__).parents[1]
 # folder of real noisy photographs with clean references; without it the tests marked real_data are skipped
 REAL_DATA = Path(os.environ['SASSID_TEST_DATA']) if os.environ.get('SASSID_TEST_DATA') else None
@@ -139,3 +143,8 @@ def subsampled_options(photographs: Path, model: str, **train_keys) -> dict:
 def latest_params(folder: Path, name: str, network: str, label: str = 'latest') -> dict[str, torch.Tensor]:
     """Weights of a network of run ``name`` below ``folder``."""
     return torch.load(folder / f'experiments/{name}/models/net_{network}_{label}.pth', weights_only=True)['params']
+
+
+def trained(opt: dict, folder: Path, **flags) -> StagedModel:
+    """Train below ``folder``; ``flags`` are those of resolve_options."""
+    return train(resolve_options(opt, folder, True, **flags))
