@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import subprocess
@@ -225,3 +226,10 @@ def test_pyproject_lists_every_package():
     }
     options = {f'basicsr_sassid.options.{path.name}' for path in (ROOT / 'options').iterdir() if path.is_dir()}
     assert packages | options <= listed
+
+
+def test_resolve_options_leaves_the_callers_dict_unchanged(photographs, tmp_path):
+    opt = tiny_options(photographs)
+    before = copy.deepcopy(opt)
+    resolve_options(opt, tmp_path, True)
+    assert opt == before
