@@ -146,7 +146,8 @@ def test_training_repeats_the_golden_trace(name, golden, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('name', 'arguments'), [('instant', ['--effort', 'instant']), ('trained', ['--minutes', '0.0001'])]
+    ('name', 'arguments'),
+    [('instant', ['--effort', 'instant']), pytest.param('trained', ['--minutes', '0.0001'], marks=pytest.mark.slow)],
 )
 def test_clean_repeats_the_golden_pictures(name, arguments, golden, tmp_path):
     pictures = run_clean(tmp_path / 'out', *arguments)
@@ -160,6 +161,7 @@ def test_clean_repeats_the_golden_pictures(name, arguments, golden, tmp_path):
             assert difference.max() <= 1 if name == 'instant' else difference.mean() < 0.5, file
 
 
+@pytest.mark.slow
 def test_clean_repeats_the_golden_student(golden, tmp_path):
     run_clean(tmp_path / 'out', '--minutes', '0.0001')
     student = load_file(next((tmp_path / 'out').rglob('student.safetensors')))
