@@ -151,7 +151,12 @@ def test_noise_model_through_json_is_unchanged():
 def test_noise_model_of_format_1_is_read():
     content = camera_pairs()[1].to_dict()
     del content['format']
-    for name, former in (('cross_correlation', 'joint'), ('sigma_curve', 'levels'), ('variance_fit', 'lines')):
+    for name, former in (
+        ('cross_correlation', 'joint'),
+        ('sigma_curve', 'levels'),
+        ('variance_fit', 'lines'),
+        ('num_patches', 'num_squares'),
+    ):
         content[former] = content.pop(name)
     assert NoiseModel.from_dict(content).to_dict() == camera_pairs()[1].to_dict()
 
