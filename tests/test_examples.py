@@ -17,7 +17,7 @@ from basicsr.archs import build_network
         'noise.estimate',
         'inference.spectral',
         'inference.denoiser',
-        pytest.param('pipeline.run', marks=pytest.mark.slow),
+        pytest.param('pipeline.api', marks=pytest.mark.slow),
     ],
 )
 def test_docstring_examples_give_the_printed_results(module, tmp_path, monkeypatch):
