@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import shutil
 import sys
@@ -92,10 +93,22 @@ def this_platform() -> dict[str, str]:
     """What float32 results depend on to the last bit."""
     return {
         'torch': torch.__version__,
+        'numpy': np.__version__,
         'capability': torch.backends.cpu.get_cpu_capability(),
-        'machine': platform.machine(),
+        'processor': processor_digest(),
+        'limits': str([os.environ.get(name) for name in ('ONEDNN_MAX_CPU_ISA', 'NPY_DISABLE_CPU_FEATURES')]),
+        'openblas': os.environ.get('OPENBLAS_CORETYPE', ''),
         'half': str(torch.cpu._is_avx512_bf16_supported()),
     }
+
+
+def processor_digest() -> str:
+    """Model, caches and instruction sets of the processor, by which libraries choose their kernels."""
+    keys = ('vendor_id', 'cpu family', 'model', 'stepping', 'cache size', 'flags')
+    cpuinfo = Path('/proc/cpuinfo')
+    first = cpuinfo.read_text().partition('\n\n')[0] if cpuinfo.is_file() else platform.processor()
+    lines = [line for line in first.splitlines() if line.partition(':')[0].strip() in keys]
+    return hashlib.sha256('\n'.join(lines or [first]).encode()).hexdigest()[:16]
 
 
 def digest(state: dict[str, torch.Tensor]) -> str:
