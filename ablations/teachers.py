@@ -55,7 +55,7 @@ class Study:
         method, network = NETWORK_OF.get(name, (name, 'bsn'))
         opt = small_training(f'{method}/train_cpu.yml', f'{method}_{seed}', self.photographs, seed)
         path = self._train(opt, method) / f'net_{network}_latest.pth'
-        # the BNN as it teaches: in tiles of the patch size
+        # the BNN as the teacher is applied: in tiles of the patch size
         self.evaluate(name, seed, path, **({'tile': 64, 'overlap': 32} if name == 'bnn' else {}))
         return path
 
@@ -97,9 +97,11 @@ class Study:
         if label not in self.plans:
             stages = list(opt['train']['stages'])
             plan = plan_training(opt, self.folder, self.minutes * len(stages))
-            taught = [name for name in stages if name not in ('bnn', 'bsn')][:1]
+            first_with_teacher = [name for name in stages if name not in ('bnn', 'bsn')][:1]
             iters = {
-                name: max(int((60 * self.minutes - plan.cache_seconds * (name in taught)) / plan.seconds[name]), 1)
+                name: max(
+                    int((60 * self.minutes - plan.cache_seconds * (name in first_with_teacher)) / plan.seconds[name]), 1
+                )
                 for name in stages
             }
             self.plans[label] = Plan(iters, plan.seconds, plan.teacher_cache, plan.cache_seconds).to_dict()

@@ -71,9 +71,6 @@ def run_test(args: argparse.Namespace) -> None:
     launch(args, is_train=False)
 
 
-# ---- data ----
-
-
 # ---- inference ----
 
 

@@ -186,7 +186,7 @@ def _methods(pairs: Pairs, models: Path) -> dict[str, Denoise]:
         'noisy': lambda image: image,
         f'Gaussian blur, {blur.note}': blur.run,
         f'non-local means, {nlm.note}': nlm.run,
-        # in tiles of the training's patch, as it teaches: far from all borders it does worse
+        # in tiles of the training's patch, as the teacher is applied: far from all borders it does worse
         'BNN': Denoiser(models / 'net_bnn_latest.pth', 'cpu', tile=64, overlap=32),
         'LAN': Denoiser(models / 'net_lan_latest.pth', 'cpu'),
         'U-Net (the student)': student,

@@ -50,18 +50,7 @@ def run_module(
     module: str, *arguments: str, cwd: Path, check: bool = True, launcher: tuple[str, ...] = (), **kwargs
 ) -> subprocess.CompletedProcess:
     """``python -m module`` as a user would, from another folder than the clone."""
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run(
-        [sys.executable, '-m', *launcher, module, *arguments],
-        cwd=cwd,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=300,
-        check=False,
-        **kwargs,
-    )
+    done = run_python('-m', *launcher, module, *arguments, cwd=cwd, **kwargs)
     if check and done.returncode:
         raise AssertionError(f'{module} {arguments} ended with {done.returncode}:\n{done.stdout[-5000:]}')
     return done
@@ -69,17 +58,21 @@ def run_module(
 
 def run_code(code: str, cwd: Path) -> subprocess.CompletedProcess:
     """Python lines in a process group of their own, which they may kill."""
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    return run_python('-c', code, cwd=cwd, start_new_session=True)
+
+
+def run_python(*arguments: str, cwd: Path, **kwargs) -> subprocess.CompletedProcess:
+    """Python on this clone, one thread; what it prints is in ``stdout``."""
     return subprocess.run(
-        [sys.executable, '-c', code],
+        [sys.executable, *arguments],
         cwd=cwd,
-        env=environment,
-        start_new_session=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         timeout=300,
         check=False,
+        **kwargs,
     )
 
 

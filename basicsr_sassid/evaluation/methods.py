@@ -29,7 +29,7 @@ from basicsr_sassid.utils.errors import UserError
 
 
 def build_method(options: MethodOptions, context: MethodContext) -> Method:
-    """Build the method of an option block. Raises UserError; a missing library's says how to install it."""
+    """Build the method of an option block. Raises UserError; for a missing library it names the pip command."""
     return METHODS[options.type].build(options, context)
 
 

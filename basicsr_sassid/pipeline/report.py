@@ -135,7 +135,7 @@ def _texture_view(noisy: np.ndarray, bnn: Denoiser) -> np.ndarray:
 
 
 def to_upright(image: np.ndarray, exif: bytes | None) -> Image.Image:
-    """(H, W, 3) float in [0, 1] as an 8-bit picture, turned as its EXIF block says; a damaged block is ignored."""
+    """(H, W, 3) float in [0, 1] as an 8-bit picture, turned by its EXIF orientation; a damaged block is ignored."""
     picture = Image.fromarray(np.ascontiguousarray((image * 255).round().clip(0, 255).astype(np.uint8)))
     if exif:
         block = Image.Exif()

@@ -65,7 +65,7 @@ def seconds_done(plan: Plan, stage: str, iteration: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class ChosenBNN:
-    """The checkpoint of the BNN that teaches the other stages, saved as bnn.json.
+    """The checkpoint of the BNN that is the teacher of the other stages, saved as bnn.json.
 
     Attributes:
         weights: file, relative to the run's folder.

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def launch(args: argparse.Namespace, is_train: bool) -> None:
-    """Train or test in the processes that the command line asks for; files land below the working directory."""
+    """Train or test in the processes that the command line names; files land below the working directory."""
     opt = read_options(args.opt, args.force_yml)
     with start_processes(args.launcher, opt.get('dist_params') or {}):
         if is_train:
