@@ -11,8 +11,9 @@ if not __package__:  # run as a file: its folder must not shadow top-level modul
 import argparse
 
 import basicsr_sassid  # noqa: F401  before basicsr: makes it importable, and registers this package's parts
-from basicsr_sassid.training.launch import add_arguments, launch
+from basicsr_sassid.training.launch import launch
 from basicsr_sassid.utils.errors import cli_errors
+from sassid import add_training_arguments
 
 
 @cli_errors
@@ -21,7 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog='python -m basicsr_sassid.train', description='Train a model by an option file.'
     )
-    add_arguments(parser)
+    add_training_arguments(parser)
     launch(parser.parse_args(argv), is_train=True)
 
 

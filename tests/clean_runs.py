@@ -74,7 +74,7 @@ def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_folder(output: Path) -> Path:
     """The folder of the only run below an output."""
-    (folder,) = (output / '.sassid').iterdir()
+    (folder,) = (path for path in (output / '.sassid').iterdir() if path.is_dir())
     return folder
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from basicsr_sassid import cli
-from basicsr_sassid.cli import build_parser, main
+import sassid
+from basicsr_sassid import __version__, cli
+from basicsr_sassid.pipeline.options import EFFORTS
+from sassid import build_parser, main
 
-from helpers import write_yml
+from helpers import ROOT, write_yml
 
 COMMANDS = ['train', 'test', 'prepare', 'denoise', 'submit', 'clean', 'noise', 'benchmark', 'export', 'demo']
 INTERRUPTIBLE = [
@@ -38,7 +42,7 @@ def test_command_has_help_and_functions(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, '--help'])
     assert stop.value.code == 0 and f'sassid {command}' in capsys.readouterr().out
-    assert callable(getattr(cli, f'add_{command}'))
+    assert callable(getattr(sassid, f'add_{command}'))
 
 
 def test_command_unknown_is_refused(capsys):
@@ -47,16 +51,54 @@ def test_command_unknown_is_refused(capsys):
 
 @pytest.mark.parametrize('words', INTERRUPTIBLE, ids=lambda words: ' '.join(words[:2]))
 def test_command_interrupted_says_how_to_continue(words, monkeypatch, capsys):
-    args = build_parser().parse_args(words)
+    assert 'the same command continues' in interrupted(words, monkeypatch, capsys)
+
+
+def interrupted(words: list[str], monkeypatch, capsys) -> str:
+    """What a command prints that Ctrl-C stops."""
 
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    args.run = interrupt
-    monkeypatch.setattr(cli, 'build_parser', lambda: type('Parser', (), {'parse_args': lambda self, argv: args})())
+    monkeypatch.setattr(cli, build_parser().parse_args(words).run, interrupt)
     with pytest.raises(SystemExit) as stop:
-        main([])
-    assert stop.value.code == 130 and 'the same command continues' in capsys.readouterr().err
+        main(words)
+    assert stop.value.code == 130
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'words', [['noise', '.'], ['denoise', '.', '-o', 'x'], ['export', '--weights', 'w', '--onnx', 'x']]
+)
+def test_command_without_training_interrupted_speaks_of_none(words, monkeypatch, capsys):
+    assert 'training' not in interrupted(words, monkeypatch, capsys)
+
+
+def test_command_interrupted_while_importing_prints_no_traceback(monkeypatch, capsys):
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sassid.importlib, 'import_module', interrupt)
+    with pytest.raises(SystemExit) as stop:
+        main(['noise', '.'])
+    assert stop.value.code == 130 and capsys.readouterr().err == '\nstopped\n'
+
+
+@pytest.mark.parametrize('words', [['--help'], ['clean', '--help'], ['--version'], ['clean', 'x']], ids=' '.join)
+def test_command_help_version_and_wrong_words_import_no_torch(words):
+    code = f'import sassid, sys\ntry:\n    sassid.main({words!r})\nfinally:\n    assert "torch" not in sys.modules'
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert 'Traceback' not in done.stderr and done.returncode in (0, 2), done.stderr
+
+
+def test_command_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit):
+        main(['--version'])
+    assert capsys.readouterr().out == f'sassid {__version__}\n'
+
+
+def test_command_clean_has_the_efforts_of_the_pipeline():
+    assert tuple(EFFORTS) == sassid.EFFORTS
 
 
 def test_demo_old_flag_clean_names_the_new_one(capsys):

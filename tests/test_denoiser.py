@@ -214,7 +214,7 @@ def test_denoiser_large_photograph_stays_under_two_gib(tmp_path):
     cv2.imwrite(str(tmp_path / 'large.jpg'), np.tile(scene(307, 460), (8, 8, 1)))
     torch.save({'params': build_network({'type': 'DenoisingUNet', 'dim': 8}).state_dict()}, tmp_path / 'g.pth')
     code = (
-        'import re; from basicsr_sassid.cli import main; '
+        'import re; from sassid import main; '
         "main(['denoise', 'large.jpg', '-o', 'out.jpg', '--weights', 'g.pth']); "
         "print('peak', re.search(r'VmHWM:\\s*(\\d+) kB', open('/proc/self/status').read())[1])"
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from basicsr_sassid import Denoiser
-from basicsr_sassid.cli import main
+from sassid import main
 
 from photo_scenes import write_student
 

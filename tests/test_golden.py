@@ -20,10 +20,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from basicsr_sassid.cli import main as cli
 from basicsr_sassid.io.photo import read_photo
 from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
+from sassid import main as cli
 
 from helpers import ANY_NETWORK, latest_params
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import skimage.data
 
-from basicsr_sassid.cli import main
 from basicsr_sassid.io.photo import Photo, read_photo, write_photo
 from basicsr_sassid.noise.plot import draw
 from basicsr_sassid.noise.survey import describe, describe_groups, survey, survey_files
 from basicsr_sassid.utils.errors import UserError
+from sassid import main
 
 from noise_scenes import camera_pairs
 from noise_scenes import noisy_photographs as large_photographs

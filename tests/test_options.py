@@ -16,10 +16,10 @@ import torch
 import yaml
 from basicsr.archs import build_network as basicsr_build_network
 
-from basicsr_sassid.cli import main
 from basicsr_sassid.io.checkpoint import build_network
 from basicsr_sassid.training.options import read_options, resolve_options
 from basicsr_sassid.utils.errors import UserError
+from sassid import main
 
 from helpers import ROOT, run_module, tiny_options
 
@@ -145,12 +145,10 @@ def test_command_with_wrong_arguments_prints_one_paragraph(tmp_path, monkeypatch
 
 
 def test_prepare_and_denoise_as_typed_write_their_files(photographs, tmp_path):
-    done = run_module(
-        'basicsr_sassid.cli', 'prepare', 'folder', str(photographs), '-o', 'x.lmdb', '--size', '40', cwd=tmp_path
-    )
+    done = run_module('sassid', 'prepare', 'folder', str(photographs), '-o', 'x.lmdb', '--size', '40', cwd=tmp_path)
     assert 'x.lmdb: 24 sub-images of 6 photographs' in done.stdout
     torch.save({'params': basicsr_build_network({'type': 'DenoisingUNet', 'dim': 4}).state_dict()}, tmp_path / 'g.pth')
-    run_module('basicsr_sassid.cli', 'denoise', str(photographs), '-o', 'out', '--weights', 'g.pth', cwd=tmp_path)
+    run_module('sassid', 'denoise', str(photographs), '-o', 'out', '--weights', 'g.pth', cwd=tmp_path)
     assert len(list((tmp_path / 'out').glob('*.png'))) == 6
     assert cv2.imread(str(tmp_path / 'out/0.png')).shape == (64, 80, 3)
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from basicsr_sassid.cli import main as cli
 from basicsr_sassid.io.photo import read_photo
 from basicsr_sassid.pipeline.api import CleanOptions, clean_photos
 from basicsr_sassid.utils.errors import UserError
+from sassid import main as cli
 
 from clean_runs import forbid_training, mean_gain, noisy_cat, run_folder, shrink_training, state_of, write_scenes
 from helpers import ROOT
@@ -162,7 +162,7 @@ def test_clean_photos_instant_in_between_loses_no_training(again):
 @pytest.mark.slow
 def test_command_clean_interrupted_leaves_no_partial_output(folder, tmp_path):
     process = subprocess.Popen(
-        [sys.executable, '-m', 'basicsr_sassid.cli', 'clean', str(folder), '-o', 'out', '--minutes', '5'],
+        [sys.executable, '-m', 'sassid', 'clean', str(folder), '-o', 'out', '--minutes', '5'],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -12,13 +12,13 @@ import torch
 from basicsr.data import build_dataset
 from PIL import Image
 
-from basicsr_sassid.cli import main
 from basicsr_sassid.data.prepare import sidd
 from basicsr_sassid.data.prepare.cc import prepare_cc
 from basicsr_sassid.data.prepare.dnd import prepare_dnd
 from basicsr_sassid.data.prepare.polyu import prepare_polyu
 from basicsr_sassid.data.prepare.sidd import prepare_sidd
 from basicsr_sassid.utils.errors import UserError
+from sassid import main
 
 from download_miniatures import move_box_outside, picture, write_dnd, write_sidd
 

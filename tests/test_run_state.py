@@ -31,8 +31,6 @@ def state() -> RunState:
         timings={'training': 2.0},
         student_weight=0.25,
         risks={'noisy': 3.0},
-        written_with={'strength': 1.0, 'chroma': None},
-        written=['a.png'],
         seconds=5.0,
     )
 
@@ -53,7 +51,24 @@ def test_run_state_saved_file_has_a_format_number(state, tmp_path):
     assert json.loads((tmp_path / 'state.json').read_text())['format'] == 2
 
 
-@pytest.mark.parametrize('content', [None, '', '{"photos": 2', '[]'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        None,
+        '',
+        '{"photos": 2',
+        '[]',
+        '7',
+        '{"format": 2, "photos": "many"}',
+        '{"format": 2, "timings": [1]}',
+        '{"format": 2, "noise": {"format": 2}}',
+        '{"format": 2, "noise": 3}',
+        '{"format": 2, "plan": {"iter": {"bnn": "x"}, "seconds": {}, "teacher_cache": "off", "cache_seconds": 0}}',
+        '{"format": 2, "findings": [{"stage": "bnn"}]}',
+        '{"format": 2, "findings": "none"}',
+        '{"format": "2", "risks": {"noisy": null}}',
+    ],
+)
 def test_run_state_missing_or_damaged_file_is_empty(tmp_path, content):
     if content is not None:
         (tmp_path / 'state.json').write_text(content)
@@ -73,7 +88,6 @@ def test_run_state_newer_format_raises_user_error(tmp_path):
         ('blind_size', 9),
         ('student_weight', pytest.approx(0.0205, abs=1e-4)),
         ('findings', []),
-        ('written_with', {'strength': 1.0, 'chroma': None}),
         ('risks', pytest.approx({'noisy': 187.79, 'classical': 12.76, 'student': 2112.74, 'blend': 13.41}, abs=0.01)),
         ('timings', pytest.approx({'training': 16.9, 'blending': 0.54, 'denoising': 0.14}, abs=0.01)),
     ],

@@ -12,12 +12,12 @@ import scipy.io
 import torch
 
 from basicsr_sassid import Denoiser
-from basicsr_sassid.cli import main
 from basicsr_sassid.data.prepare import dnd, sidd
 from basicsr_sassid.evaluation import submission
 from basicsr_sassid.evaluation.submission import check_submission, submit_dnd, submit_sidd
 from basicsr_sassid.io.checkpoint import build_network
 from basicsr_sassid.utils.errors import UserError
+from sassid import main
 
 from download_miniatures import move_box_outside, picture, write_dnd, write_sidd
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -50,6 +51,23 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
         partial.unlink(missing_ok=True)
 
 
+def check_can_write(path: Path, where: str) -> None:
+    """Raise UserError if a file cannot be written: for results that are only written after hours of work.
+
+    Args:
+        path: of the file; its folder is made.
+        where: option that names it, for the error.
+    """
+    if path.is_dir():
+        raise UserError(f'{where}: {path} is a folder. Give the name of a file.')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f'{where}: cannot write {path}: {error.strerror or error}. Choose another folder.') from error
+
+
 def write_json(content: Any, path: str | os.PathLike[str], indent: int | None = None) -> None:
     """Write JSON atomically, values of other types as strings. See :func:`atomic_write` for the errors."""
     with atomic_write(path) as partial:
@@ -64,6 +82,12 @@ def json_digest(content: Any, length: int = 16) -> str:
 def content_digest(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file. Raises OSError."""
     return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file as an atomic write. Raises UserError if it cannot be written."""
+    with atomic_write(target) as partial:
+        shutil.copyfile(source, partial)
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:

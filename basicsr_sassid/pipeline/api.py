@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.inference.files import plan_outputs
+from basicsr_sassid.io.atomic import check_can_write
 from basicsr_sassid.io.foreign_formats import list_foreign
 from basicsr_sassid.io.photo import EXTENSIONS
-from basicsr_sassid.pipeline.console import print_result
+from basicsr_sassid.pipeline.console import print_findings, print_result
 from basicsr_sassid.pipeline.options import EFFORTS, CleanOptions, StrPath
-from basicsr_sassid.pipeline.run import STUDENT, PhotoRun
+from basicsr_sassid.pipeline.outputs import OutputRecord, lock_output
+from basicsr_sassid.pipeline.run import REPORT, STUDENT, PhotoRun
 from basicsr_sassid.training.runtime import silence
 from basicsr_sassid.utils.errors import UserError
 
@@ -22,7 +24,7 @@ __all__ = ['EFFORTS', 'CleanOptions', 'clean_photos', 'fit_denoiser']
 
 
 def clean_photos(  # noqa: PLR0913  public API: an argument per flag of `sassid clean`
-    photos: Sequence[StrPath],
+    photos: StrPath | Sequence[StrPath],
     output: StrPath,
     effort: str = 'normal',
     minutes: float | None = None,
@@ -33,13 +35,15 @@ def clean_photos(  # noqa: PLR0913  public API: an argument per flag of `sassid 
     strength: float = 1.0,
     chroma: float | None = None,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> dict[str, str]:
     """Denoise photographs with a network trained on them alone, and report on it in ``output/report.html``.
 
     Args:
         photos: image files and folders (searched below).
         output: folder. Names, sub-folders, formats, bit depth, alpha, ICC profile and EXIF are kept. A run that was
-            stopped continues when it is called with the same arguments.
+            stopped continues when it is called with the same arguments. A file there that no run has written is not
+            overwritten.
         effort: ``instant`` (no training), ``quick``, ``normal`` or ``best``: 0, 5, 20 or 90 minutes of training.
         minutes: minutes of training, in place of ``effort``.
         weights: a student of an earlier run; replaces the training.
@@ -49,15 +53,18 @@ def clean_photos(  # noqa: PLR0913  public API: an argument per flag of `sassid 
         strength, chroma: 0 to 1, the fraction of the noise, and of colour noise, that is removed; ``chroma`` is by
             default ``strength``.
         seed: of the training.
+        overwrite: replace files in ``output`` that no run has written, or that were changed since.
 
     Returns:
         The files that were left out, with the reason.
 
     Raises:
         UserError: no such file; nothing to measure or to train on; almost no noise; an output that would overwrite an
-            input; no space; a value out of its range.
+            input or a file of the user's; another run in ``output``; no space; a value out of its range.
     """
-    options = CleanOptions(effort, minutes, weights, save_weights, device, blind_size, strength, chroma, seed)
+    options = CleanOptions(
+        effort, minutes, weights, save_weights, device, blind_size, strength, chroma, seed, overwrite
+    )
     silence()
     if options.weights:
         Denoiser(options.weights, options.device)  # raises before anything is written
@@ -65,16 +72,35 @@ def clean_photos(  # noqa: PLR0913  public API: an argument per flag of `sassid 
     if folder.suffix.lower() in EXTENSIONS and not folder.is_dir():
         raise UserError(f'-o {folder}: expected a folder')
     # from the second time on, PHOTOS/* names the output too
-    inputs = [path for path in photos if Path(path).expanduser().resolve() != folder.resolve()] or photos
-    with PhotoRun(plan_outputs(inputs, folder), folder, options) as run:
+    given = _as_list(photos)
+    inputs = [path for path in given if Path(path).expanduser().resolve() != folder.resolve()] or given
+    targets = plan_outputs(inputs, folder)
+    if not overwrite:
+        OutputRecord(folder).check_free([*targets.values(), folder / REPORT])
+    if options.save_weights:
+        check_can_write(Path(options.save_weights).expanduser(), '--save-weights')
+    with _open_run(targets, folder, options) as run:
         run.survey(_foreign_files(inputs, folder))
         denoiser = run.blend(run.train())
         run.write(denoiser)
         if options.save_weights:
-            run.export_student(Path(options.save_weights))
+            run.export_student(Path(options.save_weights).expanduser())
         report = run.report(denoiser)
-    print_result(run.failed, len(run.done()), folder, report)
+    print_findings(run.state.findings)
+    print_result(run.failed, len(run.written), folder, report)
     return run.failed
+
+
+def _as_list(photos: StrPath | Sequence[StrPath]) -> list[StrPath]:
+    return [photos] if isinstance(photos, (str, os.PathLike)) else list(photos)
+
+
+@contextlib.contextmanager
+def _open_run(targets: Mapping[Path, Path], output: Path, options: CleanOptions) -> Generator[PhotoRun, None, None]:
+    """The only run in its output folder. Raises UserError as :class:`PhotoRun` and :func:`lock_output` do."""
+    options.training_settings()  # a missing device raises before anything is written
+    with lock_output(output), PhotoRun(targets, output, options) as run:
+        yield run
 
 
 def fit_denoiser(
@@ -114,14 +140,13 @@ def fit_denoiser(
         >>> denoise(noisy).shape
         (427, 640, 3)
     """
-    inputs = [photos] if isinstance(photos, (str, os.PathLike)) else list(photos)
     options = CleanOptions(minutes=minutes, device=device, blind_size=blind_size, seed=seed)
     if not options.training_minutes:
         raise UserError(f'minutes: expected a number above 0, got {minutes}')
     silence()
     with contextlib.nullcontext(folder) if folder else tempfile.TemporaryDirectory() as name:
         output = Path(name)
-        with PhotoRun(plan_outputs(inputs, output / 'unused'), output, options) as run:
+        with _open_run(plan_outputs(_as_list(photos), output / 'unused'), output, options) as run:
             run.survey()
             student = run.train()
             assert student is not None  # with minutes of training there is one

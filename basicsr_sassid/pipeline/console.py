@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.noise.survey import Survey, describe_groups
+from basicsr_sassid.pipeline.diagnostics import Finding
+from basicsr_sassid.training.budget import MIN_ITERATIONS, Plan
+
+_BAR = '{desc} {percentage:3.0f}%|{bar}| {elapsed}'
+_BAR_WITH_TIME_LEFT = _BAR + ', {remaining} left'
+_TELLING = 0.1  # of a step, after which its speed tells the time left
 
 
 def count_noun(number: int, noun: str) -> str:
@@ -37,6 +43,23 @@ def print_survey(survey: Survey, noise: NoiseModel, megapixels: float) -> None:
         )
 
 
+def print_short_training(minutes: float, plan: Plan) -> None:
+    """Say how long the shortest training takes, where that is longer than the minutes that were given."""
+    least = plan.total_seconds() / 60
+    if least > 1.05 * minutes:
+        print(
+            f'{minutes:g} minutes are less than the shortest training on this machine, {MIN_ITERATIONS} iterations of '
+            f'each stage: it takes about {least:.1f} minutes.',
+            file=sys.stderr,
+        )
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Print the problems that were detected, each with what to do."""
+    for finding in findings:
+        print(f'note: {finding.text} {finding.action[0].upper()}{finding.action[1:]}.', file=sys.stderr)
+
+
 def print_result(failed: Mapping[str, str], num_done: int, output: Path, report: Path) -> None:
     """Print the skipped files with the reason, the number of denoised photographs and the report."""
     for file, reason in failed.items():
@@ -53,21 +76,21 @@ class ProgressBar:
     def step(self, text: str, total: float | None = None) -> None:
         """Start a step; with ``total`` the bar starts again from 0."""
         if self.bar is None:
-            self.bar = tqdm(
-                total=1,
-                file=sys.stderr,
-                mininterval=0.5 if sys.stderr.isatty() else 30,
-                bar_format='{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left',
-            )
+            self.bar = tqdm(total=1, file=sys.stderr, mininterval=0.5 if sys.stderr.isatty() else 30, bar_format=_BAR)
         self.bar.set_description(text, refresh=total is None)
         if total is not None:
             self.bar.reset(total=total)
+            self.bar.bar_format = _BAR
 
     def show(self, done: float, text: str = '') -> None:
-        """Show how much of the total is done."""
+        """Show how much of the total is done; the time left, once a tenth of the step tells it."""
         if self.bar is not None:
             if text:
                 self.bar.set_description(text, refresh=False)
+            if self.bar.n == 0:
+                self.bar.initial = done  # of a run that continues: no time was spent on it
+            elif self.bar.total and done - self.bar.initial > _TELLING * self.bar.total:
+                self.bar.bar_format = _BAR_WITH_TIME_LEFT
             self.bar.update(done - self.bar.n)
 
     def close(self) -> None:

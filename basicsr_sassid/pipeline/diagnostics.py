@@ -12,6 +12,7 @@ import numpy as np
 from basicsr_sassid.noise.estimate import PATCH
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.noise.sigma_map import sigma_map
+from basicsr_sassid.pipeline.options import EFFORTS
 
 LEAST_REMOVED = 0.5  # of the noise's standard deviation, removed in flat areas: below it a network copies its input
 MOST_REMOVED = 2.0  # times the noise's variance, removed in textured areas: above it detail is removed
@@ -85,6 +86,26 @@ def diagnose(
     ]
 
 
+def advice(kind: str, minutes: float, has_weights: bool) -> str:
+    """What the user can do about a finding about the result.
+
+    Args:
+        kind: of the finding.
+        minutes: of training in this run.
+        has_weights: whether the run was given the weights of another one.
+    """
+    if kind == 'colour':
+        return 'the colour of large areas was taken from the photographs'
+    lower = 'lower --strength' if kind == 'smooth' else 'give more photographs of this camera'
+    if has_weights:
+        return f'train on these photographs (leave out --weights), or {lower}'
+    if minutes == 0:
+        return f'train on these photographs (--effort quick), or {lower}'
+    if minutes < EFFORTS['best']:
+        return f'train longer (--effort best), or {lower if kind == "smooth" else "use a larger --blind-size"}'
+    return lower if kind == 'smooth' else 'use a larger --blind-size'
+
+
 def _measure_removal(crop: np.ndarray, result: np.ndarray, noise: NoiseModel) -> _Removal:
     removed = (crop - result) * 255
     expected = sigma_map(crop, noise) ** 2
@@ -117,8 +138,9 @@ def _check_identity(stage: str, ratio: float) -> list[Finding]:
         Finding(
             stage,
             'identity',
-            f'{_NAMES[stage]} copies its input: in flat areas it removes {ratio:.0%} of the '
-            "noise's standard deviation. The noise is correlated beyond the blind neighbourhood.",
+            f'{_NAMES[stage]} {"copies its input" if stage == "bnn" else "keeps noise"}: in flat areas it removes '
+            f"{ratio:.0%} of the noise's standard deviation."
+            + (' The noise is correlated beyond the blind neighbourhood.' if stage == 'bnn' else ''),
             'use a larger --blind-size',
         )
     ]

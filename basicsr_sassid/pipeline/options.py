@@ -31,6 +31,7 @@ class CleanOptions:
         strength: fraction of the noise that is removed, 0 to 1.
         chroma: the same for colour noise; by default ``strength``.
         seed: of the training.
+        overwrite: replace files in the output folder that no run has written.
 
     Raises:
         UserError: a value out of its range; ``save_weights`` without a training.
@@ -45,6 +46,7 @@ class CleanOptions:
     strength: float = 1.0
     chroma: float | None = None
     seed: int = 0
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         check_choice(self.effort, EFFORTS, '--effort')

@@ -17,7 +17,7 @@ import numpy as np
 from basicsr_sassid.inference.blend import BlendedDenoiser
 from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.inference.spectral import SpectralDenoiser
-from basicsr_sassid.io.atomic import atomic_write, json_digest, make_folder, save_torch
+from basicsr_sassid.io.atomic import copy_file, json_digest, make_folder, save_torch
 from basicsr_sassid.io.checkpoint import read_weights, state_dict_of, write_safetensors
 from basicsr_sassid.io.photo import Photo, check_writable, read_photo, write_photo
 from basicsr_sassid.noise.estimate import PATCH
@@ -25,8 +25,10 @@ from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.noise.survey import LITTLE, Survey, describe_groups, survey
 from basicsr_sassid.ops.arrays import centre_crop
 from basicsr_sassid.pipeline.blending import CROP, blend_crops, fit_blend
-from basicsr_sassid.pipeline.console import ProgressBar, print_survey
+from basicsr_sassid.pipeline.console import ProgressBar, count_noun, print_short_training, print_survey
+from basicsr_sassid.pipeline.diagnostics import advice
 from basicsr_sassid.pipeline.options import CleanOptions
+from basicsr_sassid.pipeline.outputs import WORK_FOLDER, OutputRecord
 from basicsr_sassid.pipeline.report import write_report
 from basicsr_sassid.pipeline.state import RunState
 from basicsr_sassid.pipeline.student import RATIO, StudentTraining, model_card, seconds_done, student_options
@@ -36,7 +38,7 @@ from basicsr_sassid.utils.device import choose_device
 from basicsr_sassid.utils.errors import UserError
 from basicsr_sassid.utils.sequences import scaled
 
-WORK_FOLDER = '.sassid'  # below the output: from it a stopped run continues
+REPORT = 'report.html'
 STUDENT = 'student.safetensors'
 _LEAST_BLIND_SIZE = 3  # of a BNN whose blind size is measured
 
@@ -52,6 +54,8 @@ class PhotoRun:
     Attributes:
         folder: of the run. Other photographs or settings have another one, so that no training is lost.
         state: saved after every step.
+        record: of the files in ``output``.
+        written: photograph -> its denoised version, of those that were denoised.
         failed: files that were left out, with the reason.
         crops: noisy, (H, W, 3) float32 in [0, 1], on which networks are compared and diagnosed.
 
@@ -66,8 +70,10 @@ class PhotoRun:
         settings = options.training_settings()
         self.device = choose_device(options.device)
         self.folder = make_folder(output.resolve() / WORK_FOLDER / json_digest([stats, settings]))
+        self.record = OutputRecord(output)
         self.state = RunState.load(self.folder / 'state.json')
         self.save_state()
+        self.written: dict[Path, Path] = {}
         self.failed: dict[str, str] = {}
         self.photos: dict[Path, tuple[int, int]] = {}
         self.crops: list[np.ndarray] = []
@@ -138,10 +144,12 @@ class PhotoRun:
             blind_size = max(noise.blind_size(), _LEAST_BLIND_SIZE)
         opt = student_options(database, blind_size, self.device, self.options.seed)
         if self.state.plan is None:
-            self.progress.step('measuring')
-            self.state.plan = plan_training(opt, self.folder, self.options.training_minutes, RATIO)
+            self.progress.step('measuring', total=1)
+            minutes = self.options.training_minutes
+            self.state.plan = plan_training(opt, self.folder, minutes, RATIO, self.progress.show)
             self.save_state()
         plan: Plan = self.state.plan
+        print_short_training(self.options.training_minutes, plan)
 
         def show(stage: str, iteration: int) -> None:
             self.progress.show(seconds_done(plan, stage, iteration), f'{stage} {iteration}/{plan.iters[stage]}')
@@ -170,6 +178,8 @@ class PhotoRun:
         with self._timed('blending'):
             noise = self.state.noise
             fitted = fit_blend(SpectralDenoiser(noise) if noise else None, student, self.crops, noise)
+            for finding in fitted.findings:
+                finding.action = advice(finding.kind, self.options.training_minutes, self.options.weights is not None)
             of_training = [finding for finding in self.state.findings if finding.stage != 'result']
             self.state.student_weight, self.state.risks = fitted.denoiser.student_weight, fitted.risks
             self.state.findings = of_training + fitted.findings
@@ -177,54 +187,56 @@ class PhotoRun:
         return dataclasses.replace(fitted.denoiser, strength=self.options.strength, chroma=self.options.chroma)
 
     def write(self, denoiser: BlendedDenoiser) -> None:
-        """Write all outputs that do not exist yet. A file that cannot be read or written joins ``failed``."""
+        """Write the outputs that this run has not written yet. A file that cannot be read or written joins ``failed``.
+
+        Raises:
+            UserError: no space.
+        """
+        run = self._writer()
         with self._timed('denoising'):
-            settings = {'strength': self.options.strength, 'chroma': self.options.chroma}
-            if self.state.written_with != settings:
-                self.state.written_with, self.state.written = settings, []
-                self.save_state()  # before the first of them
             targets = {source: target for source, target in self.targets.items() if source in self.photos}
-            _remove_partial_files(targets)
-            written = set(self.state.written)
-            missing = {
-                source: target
-                for source, target in targets.items()
-                if str(target) not in written or not target.exists()
+            self.written = {
+                source: target for source, target in targets.items() if self.record.status(target, run) == 'current'
             }
+            missing = {source: target for source, target in targets.items() if source not in self.written}
             self.progress.step('denoising', total=max(sum(math.prod(self.photos[source]) for source in missing), 1))
             pixels_done = 0
             for source, target in missing.items():
                 self.progress.show(pixels_done, source.name[:40])
+                size = math.prod(self.photos[source])
                 try:
-                    photo = read_photo(source)
-                    check_writable(photo, target)
+                    photo = self._read_for(source, target)
                 except UserError as error:  # its header was readable, or its extension names another format
                     self.failed[str(source)] = str(error)
                     continue
-                size = math.prod(photo.pixels.shape[:2])
                 photo.pixels = denoiser(photo.pixels, scaled(self.progress.show, pixels_done, size))
-                write_photo(photo, target)
+                finished = self.folder / f'output{target.suffix}'
+                write_photo(photo, finished)
+                self.record.publish(finished, target, run)
+                self.written[source] = target
                 pixels_done += size
-                self.state.written.append(str(target))
-                self.save_state()
+
+    def _writer(self) -> str:
+        """What the outputs depend on: the photographs, the training (the folder's name), the strength."""
+        return json_digest([self.folder.name, self.options.strength, self.options.chroma])
+
+    def _read_for(self, source: Path, target: Path) -> Photo:
+        """A photograph whose output can be written. Raises UserError."""
+        if not self.options.overwrite:
+            self.record.check_free([target])
+        photo = read_photo(source)
+        check_writable(photo, target)
+        return photo
 
     def report(self, denoiser: BlendedDenoiser) -> Path:
         """Write report.html, remove the intermediate files, and return the report's path."""
         self.state.seconds += time.time() - self.started
         self.save_state()
-        report = write_report(
-            self.output / 'report.html', self.done(), self.state, self.folder, denoiser, self.failed, command_line()
-        )
+        report, finished = self.output / REPORT, self.folder / REPORT
+        write_report(finished, self.written, self.state, self.folder, denoiser, self.failed, command_line())
+        self.record.publish(finished, report, self._writer())
         self.remove_intermediates()
         return report
-
-    def done(self) -> dict[Path, Path]:
-        """Photograph -> its denoised version, of those that were denoised."""
-        return {
-            source: target
-            for source, target in self.targets.items()
-            if str(source) not in self.failed and target.exists()
-        }
 
     def export_student(self, target: Path) -> None:
         """Copy the student to a .safetensors or .pth file. Raises UserError if it cannot be written."""
@@ -246,7 +258,7 @@ def _check_survey(found: Survey, failed: Mapping[str, str], options: CleanOption
         return
     if found.noise is None:
         raise UserError(
-            f'{len(found.photos)} photographs, and no patch of {PATCH}x{PATCH} pixels in them that is '
+            f'{count_noun(len(found.photos), "photograph")}, and no patch of {PATCH}x{PATCH} pixels in them that is '
             'neither black nor white: nothing to measure or to train on. Give larger ones, or '
             '--weights.'
         )
@@ -262,19 +274,6 @@ def _check_survey(found: Survey, failed: Mapping[str, str], options: CleanOption
 def _read_centre(path: Path) -> np.ndarray:
     """The central crop of a photograph, (H, W, 3) float32 in [0, 1]. Raises UserError if the file is damaged."""
     return Photo(centre_crop(read_photo(path).pixels, CROP)).as_rgb_float()
-
-
-def _remove_partial_files(targets: Mapping[Path, Path]) -> None:
-    """Remove the temporary files of a run that was killed."""
-    for folder in {target.parent for target in targets.values() if target.parent.exists()}:
-        for partial in folder.glob('.tmp_*'):
-            partial.unlink()
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file as an atomic write. Raises UserError if it cannot be written."""
-    with atomic_write(target) as partial:
-        shutil.copyfile(source, partial)
 
 
 def command_line() -> str:

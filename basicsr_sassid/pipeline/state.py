@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast, get_type_hints
+
+from pydantic import TypeAdapter
 
 from basicsr_sassid.io.atomic import write_json
 from basicsr_sassid.io.checkpoint import check_format
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.pipeline.diagnostics import Finding
 from basicsr_sassid.training.budget import Plan
+from basicsr_sassid.utils.errors import UserError
 
 FORMAT = 2  # format 1 has no such key
+T = TypeVar('T')
 # names of format 1 -> names now
 _OLD_RISKS = {'first': 'classical', 'second': 'student', 'mixture': 'blend'}
 _OLD_TIMINGS = {'judging': 'blending'}
@@ -38,8 +41,6 @@ class RunState:
         timings: step -> seconds.
         student_weight: weight of the student in the blend, 0 to 1; None before the blend.
         risks: see :class:`~basicsr_sassid.pipeline.blending.FittedBlend`.
-        written_with: ``strength`` and ``chroma`` of the written photographs.
-        written: the written files.
         seconds: of all calls together.
     """
 
@@ -54,8 +55,6 @@ class RunState:
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     student_weight: float | None = None
     risks: dict[str, float] = dataclasses.field(default_factory=dict)
-    written_with: dict[str, float | None] = dataclasses.field(default_factory=dict)
-    written: list[str] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,31 +78,42 @@ class RunState:
 
         Raises:
             UserError: a newer format.
+            ValueError, TypeError, KeyError, AttributeError: a value of another type, or none.
         """
         check_format(content.get('format'), FORMAT, name)
         values = dict(content) if 'format' in content else _from_format_1(content)
-        values = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
-        noise, plan = values.get('noise'), values.get('plan')
+        types = {name: kind for name, kind in get_type_hints(cls).items() if name in values}
+        noise, plan, findings = (values.get(name) for name in ('noise', 'plan', 'findings'))
+        for name, kind in types.items():
+            if name not in ('noise', 'plan', 'findings'):
+                values[name] = TypeAdapter(kind).validate_python(values[name])
         return cls(
             **{
-                **values,
+                **{name: values[name] for name in types},
                 'noise': noise and NoiseModel.from_dict(noise),
-                'plan': plan and Plan.from_dict(plan),
-                'findings': [Finding.from_dict(finding) for finding in values.get('findings', [])],
+                'plan': plan and _checked(Plan.from_dict(plan)),
+                'findings': [_checked(Finding.from_dict(finding)) for finding in findings or []],
             }
         )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RunState:
         """Read a state; a missing or damaged file gives an empty one. Raises UserError for a newer format."""
-        content: object = None
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            content = json.loads(Path(path).read_text(encoding='utf-8'))
-        return cls.from_dict(content, str(path)) if isinstance(content, dict) else cls()
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding='utf-8')), str(path))
+        except UserError:
+            raise
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, IndexError):
+            return cls()  # other JSON than to_dict writes
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state atomically. Raises UserError if it cannot be written."""
         write_json(self.to_dict(), path)
+
+
+def _checked(value: T) -> T:
+    """A dataclass whose fields have their types. Raises ValueError."""
+    return TypeAdapter(type(value)).validate_python(dataclasses.asdict(cast(Any, value)))
 
 
 def _from_format_1(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from basicsr.models import build_model
 from basicsr_sassid.ops.sliding_window import sliding_window_cost
 from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.training.runtime import silence
+from basicsr_sassid.utils.sequences import Progress, scaled
 
 MIN_ITERATIONS = 30  # of a stage, whatever the budget
 _WARM_UP, _MEASURED = 3, 7  # steps
@@ -82,7 +83,11 @@ class Plan:
 
 
 def plan_training(
-    opt: Mapping[str, Any], folder: str | os.PathLike[str], minutes: float, ratio: Mapping[str, int] | None = None
+    opt: Mapping[str, Any],
+    folder: str | os.PathLike[str],
+    minutes: float,
+    ratio: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """Measure a step of each stage, and divide the minutes among them.
 
@@ -91,10 +96,11 @@ def plan_training(
         folder: where the training would run; nothing is written.
         minutes: for all stages.
         ratio: of the stages' iterations; by default the options' own.
+        progress: called with the fraction of the measurement that is done, 0 to 1.
     """
     ratio = ratio or {stage: block['iter'] for stage, block in opt['train']['stages'].items()}
     return allocate_budget(
-        measure_step_times(opt, folder, [stage for stage, share in ratio.items() if share]), ratio, minutes
+        measure_step_times(opt, folder, [stage for stage, share in ratio.items() if share], progress), ratio, minutes
     )
 
 
@@ -116,7 +122,9 @@ def allocate_budget(times: StepTimes, ratio: Mapping[str, int], minutes: float) 
     )
 
 
-def measure_step_times(opt: Mapping[str, Any], folder: str | os.PathLike[str], stages: list[str]) -> StepTimes:
+def measure_step_times(
+    opt: Mapping[str, Any], folder: str | os.PathLike[str], stages: list[str], progress: Progress | None = None
+) -> StepTimes:
     """Build the model and time some steps of the given stages and of their teachers."""
     opt = copy.deepcopy(dict(opt))
     for stage, block in opt['train']['stages'].items():
@@ -136,6 +144,7 @@ def measure_step_times(opt: Mapping[str, Any], folder: str | os.PathLike[str], s
         model.prepare_stage(10 * index + 1, dataset)
         model.update_learning_rate(10 * index + 1)
         step[name] = median_seconds(lambda sample=sample: (model.feed_data(sample), model.optimize_parameters(1)))
+        scaled(progress, index / len(rows), 1 / len(rows))(1.0)
     model.cached_targets = {}
 
     def teacher_step(teacher: str) -> None:
