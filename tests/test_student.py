@@ -266,3 +266,13 @@ def test_fit_denoiser_keeps_the_student_in_its_folder(folder, tmp_path, small_tr
 def test_fit_denoiser_without_minutes_raises_user_error(folder):
     with pytest.raises(UserError, match='minutes: expected a number above 0, got 0'):
         fit_denoiser(folder, minutes=0)
+
+
+@pytest.mark.parametrize(
+    'content', ['', '[]', '{"weights": 3}', '{"weights": "gone.pth", "blind_size": 5, "risks": {}}']
+)
+def test_student_training_damaged_choice_of_the_bnn_is_made_again(tmp_path, content):
+    (tmp_path / 'bnn.json').write_text(content)
+    (tmp_path / 'findings.json').write_text(content)
+    training = StudentTraining(tmp_path, {}, PLAN, [], None, lambda *_: None)
+    assert training._chosen_bnn() is None and training.findings == []

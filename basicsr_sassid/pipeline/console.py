@@ -11,7 +11,7 @@ from tqdm import tqdm
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.noise.survey import Survey, describe_groups
 from basicsr_sassid.pipeline.diagnostics import Finding
-from basicsr_sassid.training.budget import MIN_ITERATIONS, Plan
+from basicsr_sassid.training.budget import MIN_ITERATIONS
 
 _BAR = '{desc} {percentage:3.0f}%|{bar}| {elapsed}'
 _BAR_WITH_TIME_LEFT = _BAR + ', {remaining} left'
@@ -43,13 +43,12 @@ def print_survey(survey: Survey, noise: NoiseModel, megapixels: float) -> None:
         )
 
 
-def print_short_training(minutes: float, plan: Plan) -> None:
-    """Say how long the shortest training takes, where that is longer than the minutes that were given."""
-    least = plan.total_seconds() / 60
+def print_short_training(minutes: float, least: float) -> None:
+    """Say how many minutes the shortest training takes, where they are more than those that were given."""
     if least > 1.05 * minutes:
         print(
-            f'{minutes:g} minutes are less than the shortest training on this machine, {MIN_ITERATIONS} iterations of '
-            f'each stage: it takes about {least:.1f} minutes.',
+            f'--minutes {minutes:g} is less than the shortest training on this machine ({MIN_ITERATIONS} iterations of '
+            f'each stage): about {least:.1f} minutes, which it takes now. --effort instant trains nothing.',
             file=sys.stderr,
         )
 
@@ -72,6 +71,7 @@ class ProgressBar:
 
     def __init__(self) -> None:
         self.bar: tqdm | None = None
+        self._is_first = True  # call of show in the step
 
     def step(self, text: str, total: float | None = None) -> None:
         """Start a step; with ``total`` the bar starts again from 0."""
@@ -79,16 +79,16 @@ class ProgressBar:
             self.bar = tqdm(total=1, file=sys.stderr, mininterval=0.5 if sys.stderr.isatty() else 30, bar_format=_BAR)
         self.bar.set_description(text, refresh=total is None)
         if total is not None:
+            self.bar.bar_format, self.bar.initial, self._is_first = _BAR, 0, True
             self.bar.reset(total=total)
-            self.bar.bar_format = _BAR
 
     def show(self, done: float, text: str = '') -> None:
         """Show how much of the total is done; the time left, once a tenth of the step tells it."""
         if self.bar is not None:
             if text:
                 self.bar.set_description(text, refresh=False)
-            if self.bar.n == 0:
-                self.bar.initial = done  # of a run that continues: no time was spent on it
+            if self._is_first:  # of a run that continues: no time was spent on what is done
+                self.bar.initial, self._is_first = done, False
             elif self.bar.total and done - self.bar.initial > _TELLING * self.bar.total:
                 self.bar.bar_format = _BAR_WITH_TIME_LEFT
             self.bar.update(done - self.bar.n)

@@ -31,9 +31,16 @@ from basicsr_sassid.pipeline.options import CleanOptions
 from basicsr_sassid.pipeline.outputs import WORK_FOLDER, OutputRecord
 from basicsr_sassid.pipeline.report import write_report
 from basicsr_sassid.pipeline.state import RunState
-from basicsr_sassid.pipeline.student import RATIO, StudentTraining, model_card, seconds_done, student_options
+from basicsr_sassid.pipeline.student import (
+    RATIO,
+    StudentTraining,
+    model_card,
+    seconds_done,
+    selection_seconds,
+    student_options,
+)
 from basicsr_sassid.pipeline.training_set import megapixels, prepare_training_set
-from basicsr_sassid.training.budget import Plan, plan_training
+from basicsr_sassid.training.budget import MIN_ITERATIONS, Plan, plan_training
 from basicsr_sassid.utils.device import choose_device
 from basicsr_sassid.utils.errors import UserError
 from basicsr_sassid.utils.sequences import scaled
@@ -145,11 +152,14 @@ class PhotoRun:
         opt = student_options(database, blind_size, self.device, self.options.seed)
         if self.state.plan is None:
             self.progress.step('measuring', total=1)
-            minutes = self.options.training_minutes
+            minutes, started = self.options.training_minutes, time.time()
             self.state.plan = plan_training(opt, self.folder, minutes, RATIO, self.progress.show)
             self.save_state()
+            if min(self.state.plan.iters.values()) <= MIN_ITERATIONS:  # the plan is longer than the minutes
+                # the trainings build again what was built to be measured
+                overhead = 2 * (time.time() - started) + selection_seconds(self.state.plan, opt, len(self.crops))
+                print_short_training(minutes, (self.state.plan.total_seconds() + overhead) / 60)
         plan: Plan = self.state.plan
-        print_short_training(self.options.training_minutes, plan)
 
         def show(stage: str, iteration: int) -> None:
             self.progress.show(seconds_done(plan, stage, iteration), f'{stage} {iteration}/{plan.iters[stage]}')

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from basicsr.data import build_dataset
+from pydantic import TypeAdapter
 
 from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.io.atomic import write_json
@@ -32,6 +33,7 @@ _CHECKPOINTS = 8  # at least, in a stage
 _CANDIDATES = 4  # checkpoints of the BNN that are compared, the last one among them
 _SECONDS_AT_RISK = 60  # most seconds of training that a kill can lose
 _BLIND_STEP = 4  # pixels by which the blind size grows after a BNN that copies
+_DAMAGED = (ValueError, TypeError, KeyError, AttributeError)  # of JSON that holds something else
 _CURVE_POINTS = 100  # of a stage in curve.csv
 StageProgress = Callable[[str, int], None]  # called with the stage and the iteration in it, counted from 1
 
@@ -61,6 +63,20 @@ def seconds_done(plan: Plan, stage: str, iteration: int) -> float:
     done = {**plan.iters, **dict.fromkeys(STAGES[STAGES.index(stage) :], 0), stage: iteration}
     cache_seconds = plan.cache_seconds if stage != STAGES[0] else 0.0
     return sum(done[name] * plan.seconds[name] for name in STAGES) + cache_seconds
+
+
+def selection_seconds(plan: Plan, opt: Mapping[str, Any], num_crops: int) -> float:
+    """Time in which the BNN's checkpoint is chosen and diagnosed, a prediction taking a third of a training step.
+
+    Args:
+        plan: of the training.
+        opt: of :func:`student_options`.
+        num_crops: on which the BNN is diagnosed.
+    """
+    block = opt['datasets']['train']
+    # tiles of 64 pixels with 32 of context on each side are four times as large
+    pixels = 4 * (_CANDIDATES * _HELD_OUT_IMAGES + num_crops) * _HELD_OUT_SIDE**2
+    return pixels / (block['batch_size_per_gpu'] * block['patch_size'] ** 2) * plan.seconds['bnn'] / 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +121,7 @@ class StudentTraining:
         self.folder, self.opt, self.plan, self.crops, self.noise = folder, opt, plan, crops, noise
         self.progress = progress
         self.findings: list[Finding] = []
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, *_DAMAGED):
             self.findings = [Finding.from_dict(finding) for finding in json.loads(self._findings_file.read_text())]
 
     @property
@@ -140,8 +156,11 @@ class StudentTraining:
         self.opt['network_bnn']['blind_size'] = min(blind_size, LARGEST_BLIND_SIZE)
 
     def _chosen_bnn(self) -> ChosenBNN | None:
-        path = self.folder / 'bnn.json'
-        return ChosenBNN(**json.loads(path.read_text())) if path.exists() else None
+        with contextlib.suppress(FileNotFoundError, *_DAMAGED):
+            chosen = TypeAdapter(ChosenBNN).validate_json((self.folder / 'bnn.json').read_bytes())
+            if (self.folder / chosen.weights).is_file():
+                return chosen
+        return None
 
     def _train_bnn(self) -> None:
         """Train the BNN and choose its checkpoint, or raise the blind size if the network copies its input."""
