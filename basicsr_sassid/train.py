@@ -9,13 +9,14 @@ if not __package__:  # run as a file: its folder must not shadow top-level modul
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import functools
 
 import basicsr_sassid  # noqa: F401  before basicsr: makes it importable, and registers this package's parts
 from basicsr_sassid.training.launch import add_arguments, launch
-from basicsr_sassid.utils.errors import cli_errors
+from basicsr_sassid.utils.errors import TRAINING_INTERRUPTED, cli_errors
 
 
-@cli_errors
+@functools.partial(cli_errors, interrupted=TRAINING_INTERRUPTED)
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line, start the processes, train; files land below the working directory."""
     parser = argparse.ArgumentParser(
