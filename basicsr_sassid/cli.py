@@ -22,7 +22,7 @@ from basicsr_sassid.noise.survey import describe, survey_files
 from basicsr_sassid.pipeline.api import clean_photos
 from basicsr_sassid.training.launch import launch
 from basicsr_sassid.training.options import read_options
-from basicsr_sassid.utils.errors import UserError, cli_errors
+from basicsr_sassid.utils.errors import UserError, cli_errors, printable
 
 _PREPARE: dict[str, Callable[..., dict[str, Any]]] = {
     'sidd': prepare_sidd,
@@ -62,7 +62,7 @@ def run_denoise(args: argparse.Namespace) -> None:
         args.input, args.output, args.weights, args.device, args.tile, args.overlap, args.self_ensemble, args.precision
     )
     for file, reason in failed.items():
-        print(f'not denoised: {file}: {reason}', file=sys.stderr)
+        print(printable(f'not denoised: {file}: {reason}'), file=sys.stderr)
     if failed:
         sys.exit(1)
 
@@ -100,12 +100,12 @@ def run_clean(args: argparse.Namespace) -> None:
 def run_noise(args: argparse.Namespace) -> None:
     """Print the noise of photographs; draw it where a file is named."""
     survey = survey_files(args.photos)
-    print(describe(survey))
+    print(printable(describe(survey), newlines=True))
     if args.output and survey.noise is not None:
         draw(survey.noise, args.output)
-        print(f'\nFigure: {args.output}')
+        print(f'\nFigure: {printable(args.output)}')
     for file, reason in survey.failed.items():
-        print(f'not measured: {file}: {reason}', file=sys.stderr)
+        print(printable(f'not measured: {file}: {reason}'), file=sys.stderr)
 
 
 # ---- datasets and tables ----
@@ -115,7 +115,7 @@ def run_prepare_folder(args: argparse.Namespace) -> None:
     """Write an LMDB of sub-images of any photographs."""
     done = prepare_folder(args.photos, args.output, args.size, args.step, args.strict, args.workers)
     for file, reason in done.skipped.items():
-        print(f'skipped {file}: {reason}', file=sys.stderr)
+        print(printable(f'skipped {file}: {reason}'), file=sys.stderr)
     print(
         f'{args.output}: {done.sub_images} sub-images of {done.photos} photographs'
         + (f'; {len(done.skipped)} skipped' if done.skipped else '')

@@ -9,14 +9,15 @@ if not __package__:  # run as a file: its folder must not shadow top-level modul
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import functools
 
 import basicsr_sassid  # noqa: F401  before basicsr: makes it importable, and registers this package's parts
 from basicsr_sassid.training.launch import launch
 from basicsr_sassid.utils.errors import cli_errors
-from sassid import add_training_arguments
+from sassid import AUTO_RESUME, add_training_arguments
 
 
-@cli_errors
+@functools.partial(cli_errors, interrupted=AUTO_RESUME)
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line, start the processes, test; files land below the working directory."""
     parser = argparse.ArgumentParser(

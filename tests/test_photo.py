@@ -21,7 +21,7 @@ KINDS = [
     ('a.bmp', np.uint8, 3),
     ('a.webp', np.uint8, 3),
 ]
-NO_ALPHA = [('a.bmp', np.uint8, 3), ('a.png', np.uint16, 1)]
+NO_ALPHA = [('a.bmp', np.uint8, 3)]
 
 
 def random_photo(dtype, channels, with_alpha: bool = False) -> Photo:

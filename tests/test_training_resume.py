@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import signal
-from pathlib import Path
 
 import pytest
 import torch
 
+from basicsr_sassid.io.atomic import PARTIAL_PREFIX
 from basicsr_sassid.training.checkpoint import find_resume_state
 from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
@@ -40,7 +40,7 @@ def test_auto_resume_with_partial_state_takes_the_one_before(photographs, tmp_pa
     states = tmp_path / 'experiments/tiny/training_states'
     whole = (states / '12.state').read_bytes()
     (states / '12.state').write_bytes(whole[: len(whole) // 2])
-    (states / '.tmp_x.state').write_bytes(whole[:100])
+    (states / f'{PARTIAL_PREFIX}x.state').write_bytes(whole[:100])
     opt = resolve_options(tiny_options(photographs), tmp_path, True, auto_resume=True)
     assert find_resume_state(opt)['iter'] == 9
     assert '12.state is no complete training state' in capsys.readouterr().err
@@ -59,11 +59,11 @@ def test_training_state_holds_the_best_metrics(photographs, tmp_path):
 def test_save_on_full_disk_is_an_error_and_keeps_earlier_states(photographs, tmp_path, monkeypatch):
     save = torch.save
 
-    def full(content, path):
+    def full(content, file):
         if isinstance(content, dict) and content.get('iter') == 6:
-            Path(path).write_bytes(b'half')
+            file.write(b'half')
             raise OSError(28, 'No space left on device')
-        save(content, path)
+        save(content, file)
 
     monkeypatch.setattr(torch, 'save', full)
     with pytest.raises(UserError, match=r'cannot write .*6.state: No space left on device. Free some space'):

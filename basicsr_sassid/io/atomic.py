@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -14,7 +15,32 @@ from typing import Any
 
 import torch
 
-from basicsr_sassid.utils.errors import UserError
+from basicsr_sassid.utils.errors import NoSpaceError, UserError, check_path
+
+PARTIAL_PREFIX = '.sassid_partial_'  # of the temporary files; no other program's
+_LONGEST_SUFFIX = 16  # bytes; the temporary name stays short beside a name of 255 bytes
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_ADVICE = {
+    **dict.fromkeys(_NO_SPACE, 'Free some space, or choose another folder'),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), 'Choose another folder, or change its permissions'),
+    errno.EROFS: 'Choose a folder on a disk that can be written',
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), 'A file is where a folder is needed: choose another name'),
+    errno.EISDIR: 'A folder has this name: choose another one',
+    errno.ENAMETOOLONG: 'Choose a shorter name',
+}
+
+
+def cannot_write(path: str | os.PathLike[str], error: OSError, what: str = 'write') -> UserError:
+    """The error for the user when ``path`` cannot be written, with advice that fits its cause.
+
+    Args:
+        path: file or folder.
+        error: of the system. A full disk gives a :class:`NoSpaceError`.
+        what: verb of the message.
+    """
+    advice = _ADVICE.get(error.errno or 0, 'Choose another folder')
+    kind = NoSpaceError if error.errno in _NO_SPACE else UserError
+    return kind(f'cannot {what} {path}: {error.strerror or error}. {advice}; existing files are unchanged.')
 
 
 @contextlib.contextmanager
@@ -22,18 +48,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
     """Yield a temporary path beside ``path``; rename it to ``path``, flushed to disk, when the block succeeds.
 
     Raises:
-        UserError: the file cannot be written (no space, no permission). An existing file is left unchanged.
+        UserError: the file cannot be written (no space, no permission, a name that is too long): before the block
+            where that is known before. An existing file is left unchanged.
     """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix='.tmp_', suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise UserError(
-            f'cannot write {path}: {error.strerror or error}. Free some space, or choose another folder.'
-        ) from error
-    partial = Path(name)
+    path = check_path(path, 'output')
+    partial = _create_partial(path)
     try:
         yield partial
         with open(partial, 'rb') as file:
@@ -43,29 +62,40 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
         partial.chmod(0o666 & ~umask)  # mkstemp allows access to the owner alone
         os.replace(partial, path)
     except OSError as error:
-        raise UserError(
-            f'cannot write {path}: {error.strerror or error}. Free some space, or choose another folder; '
-            'existing files are unchanged.'
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
-def check_can_write(path: Path, where: str) -> None:
-    """Raise UserError if a file cannot be written: for results that are only written after hours of work.
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """Make the folder of ``path``, and raise UserError unless a file can be made there under that name."""
+    _create_partial(check_path(path, 'output')).unlink()
 
-    Args:
-        path: of the file; its folder is made.
-        where: option that names it, for the error.
-    """
-    if path.is_dir():
-        raise UserError(f'{where}: {path} is a folder. Give the name of a file.')
+
+def _create_partial(path: Path) -> Path:
+    """An empty temporary file in the folder of ``path``, which is made."""
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= _LONGEST_SUFFIX else ''
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        return _temporary_file(path.parent, suffix)
     except OSError as error:
-        raise UserError(f'{where}: cannot write {path}: {error.strerror or error}. Choose another folder.') from error
+        raise cannot_write(path, error) from error
+
+
+def _temporary_file(folder: Path, suffix: str = '') -> Path:
+    """A new empty file. Raises OSError."""
+    handle, name = tempfile.mkstemp(prefix=PARTIAL_PREFIX, suffix=suffix, dir=folder)
+    os.close(handle)
+    return Path(name)
+
+
+def remove_partial_files(folder: str | os.PathLike[str]) -> None:
+    """Remove the temporary files that a killed :func:`atomic_write` left directly in ``folder``; no other file."""
+    for partial in Path(folder).glob(f'{PARTIAL_PREFIX}*'):
+        if partial.is_file() and not partial.is_symlink():
+            partial.unlink(missing_ok=True)
 
 
 def write_json(content: Any, path: str | os.PathLike[str], indent: int | None = None) -> None:
@@ -92,17 +122,29 @@ def copy_file(source: Path, target: Path) -> None:
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
     """Make a folder with its parents, and return it. Raises UserError if that fails."""
+    folder = check_path(path, 'output')
     try:
-        Path(path).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f'cannot make {path}: {error.strerror}. Start from another folder.') from error
-    return Path(path)
+        raise cannot_write(folder, error, 'make') from error
+    return folder
+
+
+def make_writable_folder(path: str | os.PathLike[str]) -> Path:
+    """:func:`make_folder`; raises UserError if no file can be made in it either."""
+    folder = make_folder(path)
+    try:
+        _temporary_file(folder).unlink()
+    except OSError as error:
+        raise cannot_write(folder, error, 'write into') from error
+    return folder
 
 
 def save_torch(content: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """``torch.save`` as an atomic write. See :func:`atomic_write` for the errors."""
-    with atomic_write(path) as partial:
+    with atomic_write(path) as partial, open(partial, 'wb') as file:
         try:
-            torch.save(content, partial)
-        except RuntimeError as error:  # torch's zip writer hides the OSError of a full disk in one
-            raise OSError(str(error).splitlines()[0]) from error
+            torch.save(content, file)
+        except RuntimeError as error:  # torch's zip writer, which the failed write of the file made inconsistent
+            cause = error.__context__
+            raise (cause if isinstance(cause, OSError) else OSError(str(error).splitlines()[0])) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from basicsr_sassid.utils.errors import UserError
@@ -50,14 +51,14 @@ def conversion_hint(path: Path) -> str | None:
     if suffix in _RAW:
         return (
             f'{path} is a RAW file. Develop it to a 16-bit TIFF first, without noise reduction (darktable-cli '
-            f'{path.name} {path.stem}.tif).'
+            f'{shlex.quote(path.name)} {shlex.quote(path.stem)}.tif).'
         )
     if suffix in _VIDEO:
-        return f'{path} is a video. Give its frames (ffmpeg -i {path.name} frames/%05d.png).'
+        return f'{path} is a video. Give its frames (ffmpeg -i {shlex.quote(path.name)} frames/%05d.png).'
     if suffix in _OTHER:
         return (
-            f'{path} is of a format that is not read here. Convert it to PNG or TIFF (magick {path.name} '
-            f'{path.stem}.png).'
+            f'{path} is of a format that is not read here. Convert it to PNG or TIFF (magick '
+            f'{shlex.quote(path.name)} {shlex.quote(path.stem)}.png).'
         )
     return None
 

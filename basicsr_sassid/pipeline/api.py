@@ -10,7 +10,7 @@ from pathlib import Path
 
 from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.inference.files import plan_outputs
-from basicsr_sassid.io.atomic import check_can_write
+from basicsr_sassid.io.atomic import require_writable
 from basicsr_sassid.io.foreign_formats import list_foreign
 from basicsr_sassid.io.photo import EXTENSIONS
 from basicsr_sassid.pipeline.console import print_findings, print_result
@@ -18,7 +18,7 @@ from basicsr_sassid.pipeline.options import EFFORTS, CleanOptions, StrPath
 from basicsr_sassid.pipeline.outputs import OutputRecord, lock_output
 from basicsr_sassid.pipeline.run import REPORT, STUDENT, PhotoRun
 from basicsr_sassid.training.runtime import silence
-from basicsr_sassid.utils.errors import UserError
+from basicsr_sassid.utils.errors import UserError, expand_path
 
 __all__ = ['EFFORTS', 'CleanOptions', 'clean_photos', 'fit_denoiser']
 
@@ -68,23 +68,23 @@ def clean_photos(  # noqa: PLR0913  public API: an argument per flag of `sassid 
     silence()
     if options.weights:
         Denoiser(options.weights, options.device)  # raises before anything is written
-    folder = Path(output).expanduser()
+    folder = expand_path(output, '-o')
     if folder.suffix.lower() in EXTENSIONS and not folder.is_dir():
         raise UserError(f'-o {folder}: expected a folder')
     # from the second time on, PHOTOS/* names the output too
     given = _as_list(photos)
-    inputs = [path for path in given if Path(path).expanduser().resolve() != folder.resolve()] or given
+    inputs = [path for path in given if not path or expand_path(path, 'photos').resolve() != folder.resolve()] or given
     targets = plan_outputs(inputs, folder)
     if not overwrite:
         OutputRecord(folder).check_free([*targets.values(), folder / REPORT])
     if options.save_weights:
-        check_can_write(Path(options.save_weights).expanduser(), '--save-weights')
+        require_writable(expand_path(options.save_weights, '--save-weights'))
     with _open_run(targets, folder, options) as run:
         run.survey(_foreign_files(inputs, folder))
         denoiser = run.blend(run.train())
         run.write(denoiser)
         if options.save_weights:
-            run.export_student(Path(options.save_weights).expanduser())
+            run.export_student(expand_path(options.save_weights, '--save-weights'))
         report = run.report(denoiser)
     print_findings(run.state.findings)
     print_result(run.failed, len(run.written), folder, report)

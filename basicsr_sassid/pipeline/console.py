@@ -12,6 +12,7 @@ from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.noise.survey import Survey, describe_groups
 from basicsr_sassid.pipeline.diagnostics import Finding
 from basicsr_sassid.training.budget import MIN_ITERATIONS
+from basicsr_sassid.utils.errors import printable
 
 _BAR = '{desc} {percentage:3.0f}%|{bar}| {elapsed}'
 _BAR_WITH_TIME_LEFT = _BAR + ', {remaining} left'
@@ -38,7 +39,7 @@ def print_survey(survey: Survey, noise: NoiseModel, megapixels: float) -> None:
     if len(survey.groups) > 1:
         print(
             'Their noise differs; denoised group by group the results would be better:\n'
-            + '\n'.join(describe_groups(survey.groups)),
+            + printable('\n'.join(describe_groups(survey.groups)), newlines=True),
             flush=True,
         )
 
@@ -62,8 +63,8 @@ def print_findings(findings: Sequence[Finding]) -> None:
 def print_result(failed: Mapping[str, str], num_done: int, output: Path, report: Path) -> None:
     """Print the skipped files with the reason, the number of denoised photographs and the report."""
     for file, reason in failed.items():
-        print(f'left out: {file}: {reason}', file=sys.stderr)
-    print(f'{count_noun(num_done, "photograph")} in {output}\nReport: {report}')
+        print(printable(f'left out: {file}: {reason}'), file=sys.stderr)
+    print(f'{count_noun(num_done, "photograph")} in {printable(output)}\nReport: {printable(report)}')
 
 
 class ProgressBar:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import filelock
 
-from basicsr_sassid.io.atomic import atomic_write, content_digest, copy_file, make_folder
+from basicsr_sassid.io.atomic import atomic_write, cannot_write, content_digest, copy_file, make_folder
 from basicsr_sassid.io.photo import EXTENSIONS, read_photo
 from basicsr_sassid.utils.errors import UserError
 
@@ -112,9 +112,7 @@ class OutputRecord:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise UserError(
-                f'cannot write {self._path}: {error.strerror or error}. Free some space, or choose another folder.'
-            ) from error
+            raise cannot_write(self._path, error) from error
         written = json.loads(line)
         self._history.setdefault(written['file'], []).append(_Written(run, written['sha256']))
         make_folder(target.parent)
@@ -122,7 +120,7 @@ class OutputRecord:
             os.replace(finished, target)
         except OSError as error:
             if error.errno != errno.EXDEV:
-                raise UserError(f'cannot write {target}: {error.strerror or error}. Choose another folder.') from error
+                raise cannot_write(target, error) from error
             copy_file(finished, target)  # a folder of the output lies on another disk
             finished.unlink()
 
@@ -161,7 +159,7 @@ def lock_output(output: Path) -> Generator[Path, None, None]:
             'another folder.'
         ) from error
     except OSError as error:
-        raise UserError(f'cannot write {lock.lock_file}: {error.strerror or error}. Choose another folder.') from error
+        raise cannot_write(lock.lock_file, error) from error
     try:
         with atomic_write(holder) as partial:
             partial.write_text(str(os.getpid()))

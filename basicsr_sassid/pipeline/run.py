@@ -17,7 +17,7 @@ import numpy as np
 from basicsr_sassid.inference.blend import BlendedDenoiser
 from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.inference.spectral import SpectralDenoiser
-from basicsr_sassid.io.atomic import copy_file, json_digest, make_folder, save_torch
+from basicsr_sassid.io.atomic import copy_file, json_digest, make_folder, remove_partial_files, save_torch
 from basicsr_sassid.io.checkpoint import read_weights, state_dict_of, write_safetensors
 from basicsr_sassid.io.photo import Photo, check_writable, read_photo, write_photo
 from basicsr_sassid.noise.estimate import PATCH
@@ -42,7 +42,7 @@ from basicsr_sassid.pipeline.student import (
 from basicsr_sassid.pipeline.training_set import megapixels, prepare_training_set
 from basicsr_sassid.training.budget import MIN_ITERATIONS, Plan, plan_training
 from basicsr_sassid.utils.device import choose_device
-from basicsr_sassid.utils.errors import UserError
+from basicsr_sassid.utils.errors import UserError, printable
 from basicsr_sassid.utils.sequences import scaled
 
 REPORT = 'report.html'
@@ -77,6 +77,7 @@ class PhotoRun:
         settings = options.training_settings()
         self.device = choose_device(options.device)
         self.folder = make_folder(output.resolve() / WORK_FOLDER / json_digest([stats, settings]))
+        remove_partial_files(self.folder)  # of a run that was killed
         self.record = OutputRecord(output)
         self.state = RunState.load(self.folder / 'state.json')
         self.save_state()
@@ -212,7 +213,7 @@ class PhotoRun:
             self.progress.step('denoising', total=max(sum(math.prod(self.photos[source]) for source in missing), 1))
             pixels_done = 0
             for source, target in missing.items():
-                self.progress.show(pixels_done, source.name[:40])
+                self.progress.show(pixels_done, printable(source.name)[:40])
                 size = math.prod(self.photos[source])
                 try:
                     photo = self._read_for(source, target)

@@ -20,7 +20,7 @@ from basicsr.utils.logger import initialized_logger
 from torch import distributed
 from torch.utils.data import DataLoader
 
-from basicsr_sassid.io.atomic import make_folder
+from basicsr_sassid.io.atomic import make_folder, remove_partial_files
 from basicsr_sassid.utils.errors import UserError
 
 
@@ -127,8 +127,7 @@ def prepare_folders(opt: dict[str, Any], resuming: bool) -> None:
             for folder in (opt['path']['experiments_root'], os.path.join(opt['root_path'], 'tb_logger', opt['name'])):
                 archive(Path(folder))
         for key in ('models', 'training_states', 'visualization'):
-            for partial in make_folder(opt['path'][key]).glob('.tmp_*'):  # of a save that was killed
-                partial.unlink()
+            remove_partial_files(make_folder(opt['path'][key]))  # of a save that was killed
     if opt['dist']:
         distributed.barrier()
 
