@@ -41,7 +41,7 @@ def folder(tmp_path) -> Path:
         ({'blind_size': 4}, '--blind-size: expected auto or an odd number from 1 to 15'),
         ({'minutes': -1.0}, '--minutes: expected a number >= 0'),
         ({'minutes': float('inf')}, '--minutes: expected a number >= 0'),
-        ({'seed': -1}, '--seed: expected a number >= 0'),
+        ({'seed': -1}, '--seed: expected a number from 0 to 4294967295'),
         ({'save_weights': 'x.bin'}, '--save-weights: expected a name that ends in .safetensors or .pth'),
         ({'save_weights': 'x.pth', 'effort': 'instant'}, 'this run trains no student to save'),
         ({'save_weights': 'x.pth', 'weights': 'y.pth'}, 'this run trains no student to save'),

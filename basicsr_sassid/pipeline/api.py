@@ -66,7 +66,7 @@ def clean_photos(  # noqa: PLR0913  public API: an argument per flag of `sassid 
         effort, minutes, weights, save_weights, device, blind_size, strength, chroma, seed, overwrite
     )
     silence()
-    if options.weights:
+    if options.weights is not None:
         Denoiser(options.weights, options.device)  # raises before anything is written
     folder = expand_path(output, '-o')
     if folder.suffix.lower() in EXTENSIONS and not folder.is_dir():
@@ -77,18 +77,27 @@ def clean_photos(  # noqa: PLR0913  public API: an argument per flag of `sassid 
     targets = plan_outputs(inputs, folder)
     if not overwrite:
         OutputRecord(folder).check_free([*targets.values(), folder / REPORT])
-    if options.save_weights:
-        require_writable(expand_path(options.save_weights, '--save-weights'))
+    if options.save_weights is not None:
+        _require_writable_weights(options.save_weights)
     with _open_run(targets, folder, options) as run:
         run.survey(_foreign_files(inputs, folder))
         denoiser = run.blend(run.train())
         run.write(denoiser)
-        if options.save_weights:
+        if options.save_weights is not None:
             run.export_student(expand_path(options.save_weights, '--save-weights'))
         report = run.report(denoiser)
     print_findings(run.state.findings)
     print_result(run.failed, len(run.written), folder, report)
     return run.failed
+
+
+def _require_writable_weights(target: StrPath) -> None:
+    """Raise UserError if the student cannot be saved, before the hours that its training takes."""
+    path = expand_path(target, '--save-weights')
+    try:
+        require_writable(path)
+    except UserError as error:
+        raise UserError(f'--save-weights: {error}') from error
 
 
 def _as_list(photos: StrPath | Sequence[StrPath]) -> list[StrPath]:
@@ -156,11 +165,13 @@ def fit_denoiser(
 
 
 def _foreign_files(inputs: Sequence[StrPath], output: Path) -> dict[str, str]:
-    """Files in the input folders, outside ``output``, whose format is not read here, with the reason."""
-    return {
-        file: reason
-        for path in inputs
-        if Path(path).is_dir()
-        for file, reason in list_foreign(path).items()
-        if output.resolve() not in Path(file).resolve().parents
-    }
+    """Files in the input folders whose format is not read here, with the reason; not in an output below an input."""
+    real_output = output.resolve()
+    foreign: dict[str, str] = {}
+    for folder in (Path(path).expanduser() for path in inputs):
+        if folder.is_dir():
+            is_output_below = folder.resolve() in real_output.parents
+            for file, reason in list_foreign(folder).items():
+                if not (is_output_below and real_output in Path(file).resolve().parents):
+                    foreign[file] = reason
+    return foreign

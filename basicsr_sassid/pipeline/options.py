@@ -14,6 +14,7 @@ from basicsr_sassid.utils.errors import UserError, require_path
 from basicsr_sassid.utils.option_checks import check_choice
 
 EFFORTS = {'instant': 0.0, 'quick': 5.0, 'normal': 20.0, 'best': 90.0}  # minutes of training
+_LARGEST_SEED = 2**32 - 1  # NumPy's
 StrPath = str | os.PathLike[str]
 
 
@@ -56,24 +57,24 @@ class CleanOptions:
             raise UserError(
                 f'--blind-size: expected auto or an odd number from 1 to {LARGEST_BLIND_SIZE}, got {self.blind_size!r}'
             )
-        if self.seed < 0:
-            raise UserError(f'--seed: expected a number >= 0, got {self.seed}')
+        if not 0 <= self.seed <= _LARGEST_SEED:
+            raise UserError(f'--seed: expected a number from 0 to {_LARGEST_SEED}, got {self.seed}')
         for name, value in (('--strength', self.strength), ('--chroma', self.chroma)):
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f'{name}: expected a number from 0 to 1, got {value}')
-        if self.save_weights:
+        if self.save_weights is not None:
             self._check_save_weights(self.save_weights)
 
     def _check_save_weights(self, target: StrPath) -> None:
         if Path(target).suffix not in ('.pth', '.safetensors'):
             raise UserError(f'--save-weights: expected a name that ends in .safetensors or .pth, got {target}')
-        if self.weights or not self.training_minutes:
+        if self.weights is not None or not self.training_minutes:
             raise UserError('--save-weights: this run trains no student to save. Leave it out, or give --minutes.')
 
     @property
     def training_minutes(self) -> float:
         """Minutes of training; 0 with given weights."""
-        if self.weights:
+        if self.weights is not None:
             return 0.0
         return EFFORTS[self.effort] if self.minutes is None else self.minutes
 
@@ -84,7 +85,7 @@ class CleanOptions:
             'blind_size': self.blind_size,
             'seed': self.seed,
             'device': str(choose_device(self.device)),
-            'weights': self.weights and file_stamp(self.weights),
+            'weights': None if self.weights is None else file_stamp(self.weights),
         }
 
 

@@ -137,7 +137,7 @@ class PhotoRun:
             UserError: too little to train on; no space.
         """
         with self._timed('training'):
-            if self.options.weights:
+            if self.options.weights is not None:
                 return Denoiser(self.options.weights, self.options.device)
             if self.options.training_minutes == 0 or self.state.noise is None:
                 return None
@@ -265,7 +265,7 @@ class PhotoRun:
 def _check_survey(found: Survey, failed: Mapping[str, str], options: CleanOptions) -> None:
     if not found.photos:
         raise UserError('none of the photographs can be read:' + ''.join(f'\n{reason}' for reason in failed.values()))
-    if options.weights:
+    if options.weights is not None:
         return
     if found.noise is None:
         raise UserError(
