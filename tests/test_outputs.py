@@ -8,11 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from basicsr_sassid.io.atomic import PARTIAL_PREFIX
 from basicsr_sassid.io.photo import Photo, read_photo, write_photo
 from basicsr_sassid.pipeline import outputs
 from basicsr_sassid.pipeline.api import clean_photos
@@ -239,3 +241,22 @@ def test_clean_photos_16_bit_output_is_the_runs_own(tmp_path):
     record = OutputRecord(tmp_path / 'out')
     assert record.status(tmp_path / 'out' / 'deep.tif', '') == 'ours'
     assert read_photo(tmp_path / 'out' / 'deep.tif').pixels.dtype == np.uint16
+
+
+@pytest.mark.slow
+def test_command_clean_killed_again_and_again_writes_what_an_uninterrupted_run_writes(tmp_path):
+    for number in range(6):
+        write_photo(Photo(np.roll(noisy_cat(), 37 * number, axis=1)), tmp_path / 'photos' / f'{number}.png')
+    clean_photos(tmp_path / 'photos', tmp_path / 'whole', effort='instant')
+    words = [sys.executable, '-m', 'sassid', 'clean', str(tmp_path / 'photos'), '-o', str(tmp_path / 'out')]
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    for num_written in (0, 1, 4):  # killed as soon as there are so many outputs
+        process = subprocess.Popen([*words, '--effort', 'instant'], env=environment, stderr=subprocess.DEVNULL)
+        record = tmp_path / 'out' / '.sassid' / 'pid'
+        while process.poll() is None and not (record.exists() and len(pictures(tmp_path / 'out')) >= num_written):
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    subprocess.run([*words, '--effort', 'instant'], env=environment, check=True, capture_output=True)
+    assert pictures(tmp_path / 'out') == pictures(tmp_path / 'whole')
+    assert not [path for path in (tmp_path / 'out').rglob('*') if path.name.startswith(PARTIAL_PREFIX)]
