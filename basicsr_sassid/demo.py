@@ -27,7 +27,7 @@ from basicsr_sassid.noise.synthetic import simulate_camera
 from basicsr_sassid.ops.arrays import centre_crop
 from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import customize, options_file, resolve_options
-from basicsr_sassid.utils.errors import UserError, require_path
+from basicsr_sassid.utils.errors import UserError, expand_path, require_path
 from basicsr_sassid.utils.sequences import evenly_spaced
 
 RECIPE = 'sassid/train_cpu.yml'
@@ -67,7 +67,7 @@ def run_demo(
         UserError: no such folder, references of other names or sizes, a training that fails.
     """
     started = time.time()
-    output = Path(output).expanduser()
+    output = expand_path(output, '-o')
     is_simulated = noisy is None
     if noisy is None:
         noisy_folder, reference_folder = simulate_photographs(output / 'photographs')

@@ -50,6 +50,22 @@ def test_read_photo_transparent_colour_becomes_alpha(tmp_path, dtype, channels, 
     assert np.array_equal(read_photo(tmp_path / 'b.png').alpha, photo.alpha)
 
 
+@pytest.mark.parametrize('bits', [1, 2, 4])
+def test_read_photo_transparent_grey_of_few_bits_becomes_alpha(tmp_path, bits):
+    values = np.random.default_rng(0).integers(0, 2**bits, SIZE)
+    rows = np.packbits(
+        np.unpackbits(values.astype(np.uint8)[..., None], axis=2)[..., 8 - bits :].reshape(12, -1), axis=1
+    )
+    content = bytearray(png(rows, 0, png_chunk(b'tRNS', struct.pack('>H', 1))))
+    header = png_chunk(b'IHDR', struct.pack('>IIBBBBB', 17, 12, bits, 0, 0, 0, 0))
+    (tmp_path / 'a.png').write_bytes(content[:8] + header + content[33:])
+    photo = read_photo(tmp_path / 'a.png')
+    assert np.array_equal(photo.pixels[..., 0], values * 255 // (2**bits - 1))
+    assert (
+        np.array_equal(photo.alpha, np.where(values == 1, 0, 255)) and read_header(tmp_path / 'a.png') == photo.header
+    )
+
+
 @pytest.mark.parametrize('transparency', [7, bytes(range(64))])
 def test_read_photo_transparent_palette_becomes_alpha(tmp_path, transparency):
     picture = Image.fromarray(random_pixels(3)).quantize(64)

@@ -211,3 +211,22 @@ def test_read_photo_palette_behind_a_thumbnail_is_the_photograph(tmp_path):
 def test_read_photo_tiff_with_another_extension_agrees_with_its_size(tmp_path):
     tifffile.imwrite(tmp_path / 'a.png', DEEP, photometric='rgb')
     assert image_size(tmp_path / 'a.png') == (48, 64) and np.array_equal(read_photo(tmp_path / 'a.png').pixels, DEEP)
+
+
+@pytest.mark.parametrize('compression', ['none', 'lzw', 'packbits', 'zstd', 'jpeg', 'png'])
+@pytest.mark.parametrize('fraction', [0.2, 0.6, 0.98])
+def test_read_photo_tiff_cut_off_is_refused_silently(tmp_path, compression, fraction, capfd):
+    tifffile.imwrite(tmp_path / 'a.tif', PICTURE, photometric='rgb', compression=compression, rowsperstrip=16)
+    content = (tmp_path / 'a.tif').read_bytes()
+    (tmp_path / 'a.tif').write_bytes(content[: int(fraction * len(content))])
+    with pytest.raises(UserError, match='it is damaged or cut off'):
+        read_photo(tmp_path / 'a.tif')
+    assert capfd.readouterr() == ('', '')
+
+
+def test_read_photo_tiff_with_a_missing_strip_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / 'a.tif', PICTURE, photometric='rgb', rowsperstrip=16)
+    with tifffile.TiffFile(tmp_path / 'a.tif', mode='r+b') as tiff:
+        tiff.pages[0].tags['StripByteCounts'].overwrite((16 * 64 * 3, 0, 16 * 64 * 3))
+    with pytest.raises(UserError, match='parts of its pixels are missing'):
+        read_photo(tmp_path / 'a.tif')

@@ -29,7 +29,7 @@ from basicsr_sassid.data.prepare.sidd import BLOCKS, read_blocks
 from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.io.atomic import atomic_write, content_digest, make_folder, write_json
 from basicsr_sassid.io.mat import read_mat
-from basicsr_sassid.utils.errors import UserError, require_path
+from basicsr_sassid.utils.errors import UserError, expand_path, require_path
 
 _SIDD_VARIABLE = 'DenoisedBlocksSrgb'
 _MAX_MARGIN, _MULTIPLE = 80, 32  # context pixels around a box of DND, and the network's multiple_of
@@ -59,7 +59,7 @@ def submit_sidd(
     Raises:
         UserError: the blocks are missing or not as published; the weights do not load; it cannot be written.
     """
-    output = Path(output).expanduser()
+    output = expand_path(output, '-o')
     if output.suffix not in ('.mat', '.csv'):
         raise UserError(f'-o: expected a name that ends in {_ENDINGS}, got {output}')
     path = require_path(downloaded, 'downloaded')
@@ -115,7 +115,7 @@ def submit_dnd(
     """
     photos, boxes = find_photos([downloaded], incomplete), read_boxes([downloaded], incomplete)
     denoise = Denoiser(weights, device, tile=0, self_ensemble=self_ensemble)
-    folder = make_folder(Path(output).expanduser())
+    folder = make_folder(expand_path(output, '-o'))
     _claim(folder, {'weights': content_digest(weights), 'self_ensemble': self_ensemble})
     for number, path in tqdm(photos.items(), unit='photo', file=sys.stderr):
         target = folder / f'{number:04d}.mat'

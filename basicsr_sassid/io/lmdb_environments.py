@@ -1,4 +1,7 @@
-"""LMDB environments, each opened once per process: lmdb >= 2 refuses to open one twice."""
+"""LMDB environments, each opened once per process: lmdb >= 2 refuses to open one twice.
+
+Paths are handed over as bytes: lmdb encodes a string as UTF-8, which not every name is.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def open_shared(path: str | os.PathLike[str], **settings: Any) -> lmdb.Environme
     """
     key = _key(path)
     if key not in _shared:
-        _shared[key] = lmdb.open(str(path), **{'readonly': True, 'lock': False, 'readahead': False, **settings})
+        _shared[key] = lmdb.open(os.fsencode(path), **{'readonly': True, 'lock': False, 'readahead': False, **settings})
     return _shared[key]
 
 
@@ -39,7 +42,7 @@ def open_for_writing(path: str | os.PathLike[str], map_size: int) -> Generator[l
         shared = _shared.pop(_key(path), None)
         if shared is not None:
             shared.close()
-    with lmdb.open(str(path), map_size=map_size) as environment:
+    with lmdb.open(os.fsencode(path), map_size=map_size) as environment:
         yield environment
 
 

@@ -53,10 +53,10 @@ class Photo:
         return rgb.astype(np.float32) / self.white
 
     def interleaved(self) -> np.ndarray:
-        """Pixels and alpha: (H, W) or (H, W, 2 to 4)."""
+        """Pixels and alpha: (H, W) or (H, W, 2 to 4), contiguous."""
         if self.alpha is not None:
             return np.dstack((self.pixels, self.alpha))
-        return self.pixels[..., 0] if self.pixels.shape[2] == 1 else self.pixels
+        return np.ascontiguousarray(self.pixels[..., 0] if self.pixels.shape[2] == 1 else self.pixels)
 
     def unassociated(self) -> Photo:
         """The photo with pixels that are not multiplied by alpha, for formats that know no other."""

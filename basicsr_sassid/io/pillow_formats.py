@@ -59,9 +59,10 @@ def read_header(file: BinaryIO) -> PhotoHeader:
 def read(file: BinaryIO) -> Photo:
     """The photograph. Raises UserError for an unsupported kind, anything for damage."""
     with _open(file) as image:
-        is_16_bit = _is_16_bit(image, file)
+        has_transparent_colour = image.format == 'PNG' and 'transparency' in image.info and image.mode != 'P'
+        needs_libpng = _is_16_bit(image, file) or has_transparent_colour
         image.load()  # finds damage; metadata may stand after the pixels
-        if is_16_bit:  # Pillow has no 16-bit RGB
+        if needs_libpng:  # Pillow has no 16-bit RGB, and misses a transparent colour of 2 or 4 bits
             file.seek(0)
             pixels = imagecodecs.png_decode(file.read())
         else:

@@ -6,6 +6,8 @@ Pillow reads the few kinds that tifffile leaves as stored: palettes, and YCbCr o
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
 from collections.abc import Generator
 from fractions import Fraction
 from io import BytesIO
@@ -31,6 +33,8 @@ _COLOURS = {
     tifffile.PHOTOMETRIC.PALETTE: 1,
 }
 _ALPHA_KINDS: dict[int, AlphaKind] = {0: 'unspecified', 1: 'associated', 2: 'unassociated'}
+# what tifffile finds odd in a file is no line on the terminal; damage is raised, or found by _check_segments
+logging.getLogger('tifffile').addHandler(logging.NullHandler())
 _EXTRA_SAMPLES = {'unspecified': 'unspecified', 'associated': 'assocalpha', 'unassociated': 'unassalpha'}
 
 
@@ -66,6 +70,7 @@ def _open_page(file: BinaryIO) -> Generator[tuple[int | None, Any], None, None]:
             refuse_pages(tiff.series[0].size // max(page.size, 1))
         _check_kind(page)
         _header(page).check_size()
+        _check_segments(page, tiff.filehandle.size)
         yield number, page
 
 
@@ -92,6 +97,15 @@ def _check_kind(page: Any) -> None:
     if samples - _COLOURS[page.photometric] not in (0, 1):
         name = page.photometric.name
         raise UserError(f'its {samples} channels of kind {name} are no grey or RGB with alpha; convert it first.')
+
+
+def _check_segments(page: Any, file_size: int) -> None:
+    """Raise ValueError if strips or tiles are missing or cut off: some decoders would show them black."""
+    segments = list(zip(page.dataoffsets, page.databytecounts))
+    if len(segments) < math.prod(page.chunked) or not all(start and length for start, length in segments):
+        raise ValueError('parts of its pixels are missing')
+    if max(start + length for start, length in segments) > file_size:
+        raise ValueError('its pixels end behind the end of the file')
 
 
 def _header(page: Any) -> PhotoHeader:

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from basicsr.metrics import calculate_metric
-from basicsr.utils import get_root_logger, imwrite, tensor2img
+from basicsr.utils import get_root_logger, tensor2img
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
+
+from basicsr_sassid.io.photo import Photo, write_photo
 
 Visuals = Mapping[str, Tensor]  # lq, result, and gt where there is a clean reference: (1, C, H, W) in [0, 1], CPU
 
@@ -68,7 +71,8 @@ def sum_metrics(
             name: tensor2img([image.clone()]) for name, image in denoise(default_collate([dataset[index]])).items()
         }
         if image_path:
-            imwrite(visuals['result'], str(image_path(index)))
+            bgr = np.atleast_3d(visuals['result'])
+            write_photo(Photo(bgr[..., ::-1]), image_path(index))
         if 'gt' in visuals:
             total.count += 1
             for metric, block in metrics.items():

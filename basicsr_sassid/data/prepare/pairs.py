@@ -9,7 +9,7 @@ from pathlib import Path
 
 from basicsr_sassid.data.prepare.folder import photo_source
 from basicsr_sassid.data.prepare.writer import Prepared, Source, key_of, write_lmdb
-from basicsr_sassid.utils.errors import UserError, require_path
+from basicsr_sassid.utils.errors import UserError, expand_path, require_path
 
 Layout = Mapping[str, Callable[[], list[Source]]]  # LMDB's name below the output folder -> its images
 
@@ -20,7 +20,7 @@ def write_all(
     """Write every LMDB of a layout that does not exist yet; the result is None for those that exist."""
     result: dict[str, Prepared | None] = {}
     for name, sources in layout.items():
-        path = Path(output).expanduser() / name
+        path = expand_path(output, '-o') / name
         if not quiet:
             print(f'{path}' + (': is there already' if path.exists() else ''), flush=True)
         side = size if isinstance(size, int) else size.get(name, 0)

@@ -23,7 +23,7 @@ import numpy as np
 from mmengine.utils import ProgressBar
 
 from basicsr_sassid.io.atomic import atomic_write, json_digest
-from basicsr_sassid.utils.errors import UserError
+from basicsr_sassid.utils.errors import UserError, expand_path
 
 COMPRESSION = 1  # PNG level: larger files, but read twice as fast as BasicSR's default of 3
 _PLAN, _DONE = b'__plan__', b'__done_%06d__'  # keys from which a stopped run continues; meta_info.txt lacks them
@@ -141,7 +141,7 @@ def write_lmdb(
     Raises:
         UserError: the LMDB exists, no readable image, no space left, or strict and a damaged image.
     """
-    lmdb_path = Path(lmdb_path).expanduser()
+    lmdb_path = expand_path(lmdb_path, '-o')
     plan = Plan(sources, size, step or size)
     if lmdb_path.suffix != '.lmdb':
         raise UserError(f'-o: expected a name that ends in .lmdb, got {lmdb_path}')
@@ -248,7 +248,7 @@ def _write_meta(folder: Path, plan: Plan, results: Mapping[int, Result]) -> Prep
 def _open(folder: Path, digest: bytes, map_size: int) -> lmdb.Environment:
     """The LMDB of a stopped run with the same plan, or a new one."""
     for _ in range(2):
-        environment = lmdb.open(str(folder), map_size=map_size)
+        environment = lmdb.open(os.fsencode(folder), map_size=map_size)  # a string need not be UTF-8
         with environment.begin(write=True) as transaction:
             stored = transaction.get(_PLAN)
             if stored is None and transaction.stat()['entries'] == 0:
