@@ -16,7 +16,7 @@ from basicsr_sassid.archs.capabilities import capabilities_of
 from basicsr_sassid.inference.subsampled import InferenceConfig, subsampled_inference
 from basicsr_sassid.io.author_checkpoints import infer_network_options
 from basicsr_sassid.io.checkpoint import build_network, load_state, read_weights, state_dict_of
-from basicsr_sassid.ops.arrays import as_hwc, white_level
+from basicsr_sassid.ops.arrays import as_hwc, checked_image, white_level
 from basicsr_sassid.ops.dihedral import self_ensemble as mean_over_symmetries
 from basicsr_sassid.ops.tiling import process_tiles
 from basicsr_sassid.utils.device import PRECISIONS, choose_device, choose_dtype
@@ -134,15 +134,20 @@ class Denoiser:
             The denoised image: same shape, dtype and range; integers rounded, all clipped to the range.
 
         Raises:
-            UserError: another shape or dtype; values that are not finite in the image or the prediction.
+            UserError: another kind of image, see :func:`checked_image`; a prediction that is not finite.
         """
+        pixels = checked_image(image)
+        return self.denoise_any_range(pixels, progress).reshape(image.shape)
+
+    def denoise_any_range(self, image: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+        """Denoise an image whose floats may leave [0, 1], as the probes of :func:`monte_carlo_sure` do."""
         pixels = as_hwc(image)
-        white = white_level(image.dtype)
+        white = white_level(pixels.dtype)
 
         def denoise_tile(tile: np.ndarray) -> np.ndarray:
             denoised = self._predict(tile.astype(np.float32) * (self.img_range / white)) / self.img_range
             if not np.isfinite(denoised).all():
-                raise UserError('the result is not finite: are the weights damaged, or is the image?')
+                raise UserError('the result is not finite: the weights are damaged, or img_range is not theirs')
             denoised = denoised.clip(0, 1) * white
             return denoised.round() if white > 1 else denoised
 
