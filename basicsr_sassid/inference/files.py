@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from basicsr_sassid.inference.denoiser import Denoiser
+from basicsr_sassid.inference.denoiser import Denoiser, teacher_note
 from basicsr_sassid.io.photo import EXTENSIONS, list_images, read_photo, write_photo
 from basicsr_sassid.utils.errors import UserError, require_path
 from basicsr_sassid.utils.sequences import scaled
@@ -43,6 +43,8 @@ def denoise_files(
     """
     targets = plan_outputs(inputs, Path(output).expanduser())
     denoise = Denoiser(weights, device, tile, overlap, self_ensemble, precision)
+    if note := teacher_note(denoise, weights):
+        tqdm.write(note, file=sys.stderr)
     failed: dict[str, str] = {}
     with tqdm(
         total=len(targets),

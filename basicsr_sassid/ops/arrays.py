@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -25,7 +25,7 @@ def checked_image(image: object) -> np.ndarray:
     """
     if not isinstance(image, np.ndarray):
         raise UserError(f'image: expected a NumPy array, got {_described(image)}')
-    pixels = as_hwc(np.asarray(image))
+    pixels = as_hwc(np.asarray(cast('np.ndarray[Any, Any]', image)))
     if white_level(pixels.dtype) == 1:
         _check_range(float(pixels.min()), float(pixels.max()))
     return pixels

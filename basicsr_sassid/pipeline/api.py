@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from basicsr_sassid.inference.denoiser import Denoiser
+from basicsr_sassid.inference.denoiser import Denoiser, teacher_note
 from basicsr_sassid.inference.files import plan_outputs
 from basicsr_sassid.io.foreign_formats import list_foreign
 from basicsr_sassid.io.photo import EXTENSIONS
@@ -60,7 +61,9 @@ def clean_photos(  # noqa: PLR0913  public API: an argument per flag of `sassid 
     options = CleanOptions(effort, minutes, weights, save_weights, device, blind_size, strength, chroma, seed)
     silence()
     if options.weights:
-        Denoiser(options.weights, options.device)  # raises before anything is written
+        given = Denoiser(options.weights, options.device)  # raises before anything is written
+        if note := teacher_note(given, options.weights):
+            print(note, file=sys.stderr)
     folder = Path(output).expanduser()
     if folder.suffix.lower() in EXTENSIONS and not folder.is_dir():
         raise UserError(f'-o {folder}: expected a folder')
