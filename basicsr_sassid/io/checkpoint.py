@@ -36,8 +36,10 @@ def build_network(block: Mapping[str, Any] | None, where: str) -> nn.Module:
     check_registered(ARCH_REGISTRY, block, where)
     try:
         net = cast(nn.Module, basicsr_build_network(block))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f'{where}: {_first_line(error)}') from error
     except Exception as error:  # a constructor of anybody's
-        raise UserError(f'{where}: {block["type"]} refuses its arguments: {_first_line(error)}') from error
+        raise UserError(f'{where}: {block["type"]} does not take these arguments: {error!r}') from error
     return net
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -18,12 +19,15 @@ from basicsr_sassid.utils.errors import UserError
 # in torch's messages about a pickle that would call or make something, and about programs
 _REFUSALS = ('unsupported global', 'can only create new object', 'can only build tensor', 'torchscript')
 
+_MOST_VALUES = 5000  # of a setting: some networks have an argument per layer
+
 
 def read_pth(path: Path, name: str) -> Any:
     """Content of a file of ``torch.save``; no code in it is run. Raises UserError that calls the file ``name``."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of torch, about archives that it then refuses
+            _check_archive(path)
             return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # damaged bytes raise anything in torch, zipfile and pickle
         if any(text in str(error).lower() for text in _REFUSALS):
@@ -32,6 +36,14 @@ def read_pth(path: Path, name: str) -> Any:
                 'was made, save the weights alone: torch.save(net.state_dict(), FILE).'
             ) from error
         raise _damaged(path, name) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that expands to more bytes than it has: torch.save does not compress. Raises ValueError."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise ValueError('compressed')
 
 
 def read_safetensors(path: Path, name: str) -> dict[str, Any]:
@@ -76,7 +88,22 @@ def check_structure(content: object, name: str) -> dict[str, Any]:
         raise UserError(f'{name} is no file of weights: it holds a {type(content).__name__}')
     entries = cast('dict[Any, Any]', content)
     _check_level(entries, name, 2)  # a wrapped state dict is one or two levels below
+    for key in SETTINGS:
+        if not _is_small(entries.get(key)):
+            raise UserError(f'{name} is damaged: {key} is longer than any settings')
     return entries
+
+
+def _is_small(value: object) -> bool:
+    """Whether nested mappings and lists end after some thousand values: a pickle may nest them endlessly."""
+    values, seen = [value], 0
+    while values and seen < _MOST_VALUES:
+        last, seen = values.pop(), seen + 1
+        if isinstance(last, Mapping):
+            values += cast('Mapping[object, object]', last).values()
+        elif isinstance(last, (list, tuple)):
+            values += cast('list[object]', last)
+    return not values
 
 
 def _check_level(entries: Mapping[Any, Any], name: str, depth: int) -> None:

@@ -30,7 +30,6 @@ _LARGEST = 4096  # of a width or a depth that a file names
 class _Settings(OptionBlock):
     """Settings in a weights file."""
 
-    format: int | None = None
     role: str | None = None
     network: dict[str, Any] | None = None
     img_range: float | None = Field(default=None, gt=0, allow_inf_nan=False)

@@ -15,7 +15,7 @@ WEIGHTS = ('params', 'params_ema')
 SETTINGS = ('format', 'role', 'network', 'img_range', 'inference')  # read from a file beside its weights
 
 
-def content_digest(content: object) -> str:
+def tree_digest(content: object) -> str:
     """SHA-256 of nested mappings, lists, tensors and plain values; of a state dict: of the sorted names, dtypes, shapes
     and bytes of its tensors. It does not depend on devices, strides, or the order of a mapping."""
     digest = hashlib.sha256()
@@ -45,8 +45,8 @@ def _update(digest: Any, content: object) -> None:
 def weights_digests(content: Mapping[str, Any]) -> dict[str, str]:
     """Entry ``digest`` of a weights file: the digest of each state dict, and of the settings that are read with it."""
     return {
-        **{key: content_digest(content[key]) for key in WEIGHTS if key in content},
-        'settings': content_digest({key: content[key] for key in SETTINGS if key in content}),
+        **{key: tree_digest(content[key]) for key in WEIGHTS if key in content},
+        'settings': tree_digest({key: content[key] for key in SETTINGS if key in content}),
     }
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from basicsr_sassid.io.atomic import save_torch
 from basicsr_sassid.io.checkpoint import FORMAT, save_weights
-from basicsr_sassid.io.weights_digest import content_digest
+from basicsr_sassid.io.weights_digest import tree_digest
 from basicsr_sassid.training.checkpoint import STATE_FORMAT
 from basicsr_sassid.training.schema import TrainOptions
 from basicsr_sassid.training.stages import RunningStage, Stage, build_and_load, on_cpu, pretrained_content
@@ -166,8 +166,7 @@ class MultiNetworkModel(BaseModel):
             'noisy_results': self.validator.noisy,
         }
         save_torch(
-            {**state, 'digest': content_digest(state)},
-            Path(self.opt['path']['training_states']) / f'{current_iter}.state',
+            {**state, 'digest': tree_digest(state)}, Path(self.opt['path']['training_states']) / f'{current_iter}.state'
         )
 
     def _save_net(self, name: str, label: str) -> None:

@@ -1,13 +1,15 @@
-"""The network that is built on the word of a weights file, and the one that the user names."""
+"""What a weights file says of itself: its network, settings and role; the network that the user names."""
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
 import torch
 from basicsr.archs import build_network
 from basicsr.utils.registry import ARCH_REGISTRY
+from safetensors.torch import save_file
 from torch import nn
 
 from basicsr_sassid import Denoiser
@@ -31,6 +33,17 @@ SMALL = {
 def write(path, network, state=None, **settings):
     state = build_network(network).state_dict() if state is None else state
     save_weights({'params': state, 'network': network, 'img_range': 255, **settings}, path)
+    return path
+
+
+def write_plain(path, **settings):
+    """A file of another program: no digest."""
+    block = SMALL['LAN']
+    state, card = build_network(block).state_dict(), {'network': block, 'img_range': 255, **settings}
+    if path.suffix == '.safetensors':
+        save_file(state, path, {key: json.dumps(value) for key, value in card.items()})
+    else:
+        torch.save({'params': state, **card}, path)
     return path
 
 
@@ -93,7 +106,7 @@ def test_load_for_inference_another_network_is_built_as_the_error_says(tmp_path)
         ({'dim': [4] * 1000}, r'network.dim: expected a whole number .*\.\.\.$'),
         ({'channel_attention': 1}, 'network.channel_attention: expected true or false, got 1'),
         ({'load_path': '/etc/passwd'}, "network: unknown key 'load_path'"),
-        ({'reduction': 0}, 'LAN refuses its arguments: integer division or modulo by zero'),
+        ({'reduction': 0}, 'LAN does not take these arguments: ZeroDivisionError'),
         ({'dim': 4096, 'num_block': 64}, 'does not fit LAN'),
         ({'num_block': 2}, 'does not fit LAN.*Missing from the file: blocks.1'),
     ],
@@ -136,6 +149,45 @@ def test_parse_network_is_a_block_or_a_name(text, expected):
 def test_parse_network_anything_else_is_refused(text):
     with pytest.raises(UserError, match=r"^--network: expected '{type: NAME, ...}', got "):
         parse_network(text)
+
+
+# ---- settings ----
+
+
+@pytest.mark.parametrize('suffix', ('.pth', '.safetensors'))
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'img_range': '255'}, "img_range: expected a number, got '255'"),
+        ({'img_range': 0}, 'img_range: expected a number > 0, got 0'),
+        ({'img_range': -1.0}, 'img_range: expected a number > 0'),
+        ({'img_range': float('inf')}, 'img_range: .*finite number, got inf'),
+        ({'img_range': True}, 'img_range: expected a number, got True'),
+        ({'network': 'LAN'}, "network: expected a block of keys, got 'LAN'"),
+        ({'network': [1]}, 'network: expected a block of keys'),
+        ({'inference': 'pd_b'}, 'inference: expected a block of keys'),
+        ({'inference': {'stride': 100000}}, 'inference.pd_b: expected a number <= 64, got 100000'),
+        ({'inference': {'pd_b': 2.5}}, 'inference.pd_b: expected a whole number'),
+        ({'inference': {'num_masks': 10**9}}, 'inference.num_masks: expected a number <= 256'),
+        ({'inference': {'pd_pad': 10**9}}, 'inference.pd_pad: expected a number <= 256'),
+        ({'inference': {'r3_t': 10**9}}, 'inference.r3_t: expected a number <= 1024'),
+        ({'inference': {'r3_p': float('nan')}}, 'inference.r3_p: expected a number'),
+        ({'inference': {'refinement': ['r3']}}, 'inference.refinement: expected one of none, second_pass, r3'),
+        ({'inference': {'multiple_of': 10**6}}, 'inference.multiple_of: expected a number <= 4096'),
+        ({'inference': {'seed': 2**64}}, 'inference.seed: expected a number <'),
+        ({'inference': {'run': 'rm'}}, "inference: unknown key 'run'"),
+    ],
+)
+def test_load_for_inference_setting_out_of_range_is_named(tmp_path, suffix, settings, message):
+    path = write_plain(tmp_path / f'net{suffix}', **settings)
+    with pytest.raises(UserError, match=message):
+        load_for_inference(path)
+
+
+@pytest.mark.parametrize('img_range', [0, -1, float('nan')])
+def test_denoiser_img_range_out_of_range_is_named(tmp_path, img_range):
+    with pytest.raises(UserError, match='img_range: expected a number above 0, got'):
+        Denoiser(write(tmp_path / 'net.pth', SMALL['LAN']), 'cpu', img_range=img_range)
 
 
 # ---- teachers ----
