@@ -121,7 +121,7 @@ def test_read_weights_another_kind_of_file_is_refused(tmp_path, name, content):
 @pytest.mark.parametrize('make', [os.mkdir, os.mkfifo], ids=['folder', 'pipe'])
 def test_read_weights_no_regular_file_is_refused(tmp_path, make):
     make(tmp_path / 'net.pth')
-    assert 'weights: expected a file' in refusal(tmp_path / 'net.pth')
+    assert 'weights: expected a .pth or .safetensors file, and ' in refusal(tmp_path / 'net.pth')
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = require_path(path, 'weights')
     if not path.is_file():
-        raise UserError(f'weights: expected a file, got {path}, which is {"a folder" if path.is_dir() else "none"}')
+        kind = 'a folder' if path.is_dir() else 'no regular file'
+        raise UserError(f'weights: expected a .pth or .safetensors file, and {path} is {kind}')
     stat = path.stat()
     return dict(_read_file(path.resolve(), str(path), stat.st_size, stat.st_mtime_ns))
 
@@ -90,7 +91,8 @@ def _read_file(path: Path, name: str, size: int, modified: int) -> dict[str, Any
     check_format(entries.get('format'), FORMAT, name)
     check_digests(entries, name)
     check_settings(entries, name)
-    entries = {key: value for key, value in entries.items() if key != 'digest'}  # not that of a changed copy
+    if isinstance(entries.get('digest'), Mapping):  # a copy that the caller changes has another one
+        entries = {key: value for key, value in entries.items() if key != 'digest'}
     state, settings = unwrap_checkpoint(entries)
     return {'params': state, **settings} if settings else entries
 
