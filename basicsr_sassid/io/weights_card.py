@@ -61,7 +61,7 @@ def check_card_network(block: Mapping[str, Any], name: str) -> None:
     if network is None:
         raise UserError(
             f'{name} names the network {_short(kind)}, which is none of this package ({", ".join(OWN_NETWORKS)}) and '
-            f'is not built on the word of a file. If it is right, give it yourself: {_advice(block)}'
+            f'is not built on the word of a file. If it is right, give it yourself: {_advice(block)}.'
         )
     where = f'{name}: network'
     hints = {key: hint for key, hint in typing.get_type_hints(network.__init__).items() if key != 'return'}
@@ -92,9 +92,9 @@ def _advice(block: Mapping[str, Any]) -> str:
     plain = {key: value for key, value in block.items() if key != 'type' and isinstance(value, (bool, int, float))}
     text = yaml.safe_dump({'type': str(block.get('type'))[:60], **plain}, default_flow_style=True, sort_keys=False)
     text = ' '.join(text.split())
-    rest = [str(key)[:30] for key in block if key not in plain and key != 'type']
-    return f"network={text} in Python, --network '{text}' on the command line" + (
-        f' (with {", ".join(rest[:5])} as you know it)' if rest else ''
+    rest = [_short(key) for key in block if key not in plain and key != 'type']
+    return f"--network '{text}', or the argument network of Denoiser" + (
+        f' (left out here: {", ".join(rest[:5])})' if rest else ''
     )
 
 
