@@ -30,6 +30,7 @@ from common import Photographs, add_photograph_arguments, mean_psnr, read_photog
 from basicsr_sassid import Denoiser
 from basicsr_sassid.inference.sure import monte_carlo_sure
 from basicsr_sassid.io.atomic import write_json
+from basicsr_sassid.io.checkpoint import save_weights
 from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
 
@@ -73,7 +74,7 @@ def averaged(paths: list[Path], target: Path) -> Path:
     mean = {
         name: sum(content['params'][name] for content in contents) / len(contents) for name in contents[0]['params']
     }
-    torch.save({**contents[0], 'params': mean}, target)
+    save_weights({**contents[0], 'params': mean}, target)
     return target
 
 

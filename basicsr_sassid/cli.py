@@ -69,7 +69,7 @@ def run_denoise(args: argparse.Namespace) -> None:
 
 def run_export(args: argparse.Namespace) -> None:
     """Write a network as ONNX."""
-    export_onnx(args.weights, args.onnx)
+    export_onnx(args.weights, args.onnx, report=lambda step: print(step, file=sys.stderr, flush=True))
     print(f'{args.onnx}: lq (N, 3, H, W), RGB in [0, 1], any H and W -> result, likewise')
 
 

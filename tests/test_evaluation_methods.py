@@ -17,10 +17,12 @@ from basicsr_sassid.evaluation import trainings
 from basicsr_sassid.evaluation.context import MethodContext
 from basicsr_sassid.evaluation.methods import build_method
 from basicsr_sassid.evaluation.runner import run_benchmark
+from basicsr_sassid.evaluation.schema import BlendOptions, DenoiserOptions
 from basicsr_sassid.io.checkpoint import build_network
+from basicsr_sassid.utils.errors import UserError
 
 from evaluation_scenes import arrays, options, parsed, write_pairs
-from helpers import ROOT, tiny_options, write_yml
+from helpers import ANY_NETWORK, ROOT, tiny_options, write_yml
 
 OPTION_FILES = sorted((ROOT / 'options/evaluation').glob('*.yml'))
 SIZE = (128, 144)  # pixels: no smaller image is used for the blend
@@ -122,6 +124,15 @@ def test_denoiser_any_network_of_the_registry(pairs, tmp_path):
     cells = run_benchmark(opt, tmp_path)['cells']['set']
     assert cells['net']['psnr'] == pytest.approx(np.mean([calculate_psnr(*pair, 0) for pair in arrays(pairs)]))
     assert 'not of a network known here' in cells['unknown']['error']
+
+
+@pytest.mark.parametrize(('kind', 'block'), [('denoiser', DenoiserOptions), ('blend', BlendOptions)])
+def test_training_of_a_network_of_the_registry_is_built_as_its_options_named_it(pairs, tmp_path, kind, block):
+    torch.save({'params': build_network(ANY_NETWORK, 'x').state_dict(), 'network': ANY_NETWORK}, tmp_path / 'net.pth')
+    context = MethodContext(arrays(pairs), 'cpu', lambda training, network: tmp_path / 'net.pth')
+    assert type(build_method(block(type=kind, training='a'), context).net).__name__ == 'EDSR'
+    with pytest.raises(UserError, match='not built on the word of a file'):
+        build_method(parsed({'type': kind, 'weights': str(tmp_path / 'net.pth')}), context)
 
 
 def test_blend_of_images_too_small_for_crops_is_the_student(pairs, network):

@@ -72,6 +72,18 @@ def test_save_on_full_disk_is_an_error_and_keeps_earlier_states(photographs, tmp
     assert names == ['3.state', '4.state']
 
 
+def test_find_resume_state_with_a_changed_value_is_the_one_before(photographs, tmp_path, capsys):
+    trained(tiny_options(photographs), tmp_path)
+    states = tmp_path / 'experiments/tiny/training_states'
+    opt = {'path': {'training_states': str(states)}, 'auto_resume': True}
+    assert find_resume_state(opt)['iter'] == 12
+    state = torch.load(states / '12.state', weights_only=True)
+    state['networks']['g']['head.bias'][0] += 1e-3
+    torch.save(state, states / '12.state')
+    assert find_resume_state(opt)['iter'] == 9
+    assert '12.state is no complete training state, or damaged. Trying the one before.' in capsys.readouterr().err
+
+
 def test_stock_model_resumed_equals_the_uninterrupted_run(photographs, tmp_path):
     """Stock: resuming needs CUDA, replays the epoch, and draws other crops."""
     opt = {

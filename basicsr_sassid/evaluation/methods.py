@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from basicsr_sassid.evaluation.schema import (
 )
 from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.inference.spectral import SpectralDenoiser
+from basicsr_sassid.io.checkpoint import read_weights
 from basicsr_sassid.pipeline.blending import blend_crops, fit_blend
 from basicsr_sassid.utils.errors import UserError
 
@@ -35,7 +37,9 @@ def build_method(options: MethodOptions, context: MethodContext) -> Method:
 
 def denoiser(options: DenoiserOptions, context: MethodContext) -> Method:
     """Any network, from a file or a training."""
-    denoise = Denoiser(_weights(options, context), context.device, **options.denoiser_arguments())
+    weights = _weights(options, context)
+    arguments = {'network': _trained_network(options, weights), **options.denoiser_arguments()}
+    denoise = Denoiser(weights, context.device, **arguments)
     return Method(denoise, denoise.net)
 
 
@@ -46,7 +50,8 @@ def spectral(options: SpectralOptions, context: MethodContext) -> Method:
 
 def blend(options: BlendOptions, context: MethodContext) -> Method:
     """The student and the spectral denoiser, blended as `sassid clean` blends them: from the noisy images alone."""
-    student = Denoiser(_weights(options, context), context.device)
+    weights = _weights(options, context)
+    student = Denoiser(weights, context.device, network=_trained_network(options, weights))
     return build_blend(student, context)
 
 
@@ -67,6 +72,11 @@ def _weights(options: NetworkOptions, context: MethodContext) -> str | Path:
     if context.weights_of is None or options.training is None:
         raise UserError(f'{options.type}: expected weights, nothing is trained here')
     return context.weights_of(options.training, options.net)
+
+
+def _trained_network(options: NetworkOptions, weights: str | Path) -> dict[str, Any] | None:
+    """The network of a training of this evaluation, whose option file named it; None for a file from elsewhere."""
+    return None if options.training is None else read_weights(weights).get('network')
 
 
 METHODS: dict[str, MethodType] = {

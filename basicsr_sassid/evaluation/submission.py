@@ -146,7 +146,7 @@ def _denoised_box(denoise: Denoiser, photo: np.ndarray, box: tuple[int, ...]) ->
         min(room, _MAX_MARGIN) // _MULTIPLE * _MULTIPLE
         for room in (top, photo.shape[0] - bottom, left, photo.shape[1] - right)
     )
-    with_context = np.ascontiguousarray(photo[top - above : bottom + below, left - before : right + after])
+    with_context = photo[top - above : bottom + below, left - before : right + after].clip(0, 1)
     return denoise(with_context)[above : above + bottom - top, before : before + right - left]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from basicsr_sassid.ops.arrays import checked_image
 from basicsr_sassid.utils.sequences import Progress, scaled
 
 Denoise = Callable[..., np.ndarray]  # called with pixels and a Progress
@@ -42,16 +43,30 @@ class BlendedDenoiser:
         if (self.classical is None and self.student_weight < 1) or (self.student is None and self.student_weight > 0):
             raise ValueError(f'student_weight {self.student_weight}: a denoiser that it needs is None')
 
-    def __call__(self, pixels: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+    def __call__(self, image: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         """Denoise one image.
 
         Args:
-            pixels: (H, W, 1) or (H, W, 3), uint8 or uint16.
+            image: (H, W), (H, W, 1) or (H, W, 3) RGB; uint8, uint16, or float in [0, 1].
             progress: called with the fraction done, 0 to 1.
 
         Returns:
-            The denoised image, of the same shape, dtype and range.
+            The denoised image, of the same shape, dtype and range; floats in steps of 1/65535.
+
+        Raises:
+            UserError: another kind of image, see :func:`checked_image`.
         """
+        pixels = checked_image(image)
+        if pixels.dtype.kind == 'f':
+            wide = pixels.astype(np.promote_types(pixels.dtype, np.float32))  # float16 does not reach 65535
+            fine = (wide * 65535).round().clip(0, 65535).astype(np.uint16)
+            denoised = self._denoise(fine, progress) / np.float32(65535)
+        else:  # OpenCV takes the machine's byte order alone
+            denoised = self._denoise(pixels.astype(pixels.dtype.newbyteorder('='), copy=False), progress)
+        return denoised.astype(image.dtype, copy=False).reshape(image.shape)
+
+    def _denoise(self, pixels: np.ndarray, progress: Progress | None) -> np.ndarray:
+        """(H, W, C), uint8 or uint16, to the same."""
         white = np.iinfo(pixels.dtype).max
         fine = pixels if white == 65535 else pixels.astype(np.uint16) * 257  # keeps fractions of a grey level
         weighted = [
@@ -70,10 +85,6 @@ class BlendedDenoiser:
             blended = self._apply_strength(fine[rows].astype(np.float32), np.asarray(mean))
             output[rows] = (blended * (white / 65535)).round().clip(0, white)
         return restore_coarse_colour(output, pixels) if self.keep_colour else output
-
-    def on_floats(self, image: np.ndarray) -> np.ndarray:
-        """Denoise (H, W, 3) float32 in [0, 1], in steps of 1/65535."""
-        return self((image * 65535).round().astype(np.uint16)).astype(np.float32) / 65535
 
     def _apply_strength(self, noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
         chroma = self.strength if self.chroma is None else self.chroma

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from basicsr_sassid.archs.capabilities import capabilities_of
 from basicsr_sassid.inference.subsampled import InferenceConfig, subsampled_inference
 from basicsr_sassid.io.author_checkpoints import infer_network_options
-from basicsr_sassid.io.checkpoint import build_network, load_state, read_weights, state_dict_of
-from basicsr_sassid.ops.arrays import as_hwc, white_level
+from basicsr_sassid.io.checkpoint import build_card_network, build_network, load_state, read_weights, state_dict_of
+from basicsr_sassid.io.weights_card import DELIVERED_ROLES, OWN_NETWORKS, TEACHERS
+from basicsr_sassid.ops.arrays import as_hwc, checked_image, white_level
 from basicsr_sassid.ops.dihedral import self_ensemble as mean_over_symmetries
 from basicsr_sassid.ops.tiling import process_tiles
 from basicsr_sassid.utils.device import PRECISIONS, choose_device, choose_dtype
@@ -33,11 +34,13 @@ class LoadedNetwork:
         net: the network with its weights, on the CPU.
         img_range: value of white for the network.
         config: see :class:`InferenceConfig`.
+        is_teacher: the network is a teacher of a training (``net_bnn_*``, ``net_lan_*``), not what it delivers.
     """
 
     net: nn.Module
     img_range: float
     config: InferenceConfig
+    is_teacher: bool
 
 
 def load_for_inference(
@@ -49,14 +52,20 @@ def load_for_inference(
     block = network or content.get('network') or infer_network_options(state)
     if block is None:
         raise UserError(
-            f'{weights}: not of a network known here (BNN, LAN, DenoisingUNet, DBSNl). Say which: network={{...}}'
+            f'{weights}: not of a network known here ({", ".join(OWN_NETWORKS)}). Say which: network={{...}} in '
+            'Python, --network on the command line'
         )
-    net = build_network(block, str(weights))
-    load_state(net, state, weights)
+    if network:
+        net = build_network(network, 'network')
+        load_state(net, state, weights)
+    else:
+        net = build_card_network(block, state, weights)
+    role = content.get('role')
     return LoadedNetwork(
         net,
-        content.get('img_range', 1 if network else 255),
+        content.get('img_range') or (1 if network else 255),
         InferenceConfig.from_file(content.get('inference'), str(weights)),
+        isinstance(net, TEACHERS) if role is None else role not in DELIVERED_ROLES,
     )
 
 
@@ -75,14 +84,19 @@ class Denoiser:
             hardware multiplies it natively and the network states that half precision is safe
             (:mod:`basicsr_sassid.archs.capabilities`). Arithmetic on pixels is float32.
         key: ``'params'`` or ``'params_ema'``; by default the average where the file has one.
-        network: option block of any network of BasicSR's registry, ``{type: NAME, ...}``; by default the file's.
+        network: option block of any network of BasicSR's registry, ``{type: NAME, ...}``; by default the file's, which
+            may name networks of this package alone.
         img_range: value of white for the network; by default the file's, and 1 with ``network``.
         inference: an :class:`InferenceConfig`, or its keys; by default the file's. AP-BSN without R3: ``{'pd_b': 2}``;
             one plain pass: ``{}``. ``multiple_of`` is kept, being the network's.
 
+    Attributes:
+        is_teacher: the network is a teacher of a training, not what it delivers; see :func:`teacher_note`.
+
     Raises:
-        UserError: the file is no weights file, or its network is unknown; the device does not exist; tile or overlap is
-            no multiple of the network's grid; an unknown key or value in ``inference``.
+        UserError: the file is no weights file, is damaged, or names a network that is not of this package; the device
+            does not exist; tile or overlap is no multiple of the network's grid; an unknown key or value in
+            ``inference``.
 
     Example:
         >>> denoise = Denoiser(weights, self_ensemble=True)     # net_g_latest.pth, student.safetensors ...
@@ -104,7 +118,10 @@ class Denoiser:
         inference: InferenceConfig | Mapping[str, Any] | None = None,
     ) -> None:
         loaded = load_for_inference(weights, key, network)
+        if img_range is not None and not (math.isfinite(img_range) and img_range > 0):
+            raise UserError(f'img_range: expected a number above 0, got {img_range}')
         self.net, self.img_range = loaded.net, img_range or loaded.img_range
+        self.is_teacher = loaded.is_teacher
         self.inference = _overridden(loaded.config, inference)
         self.device = choose_device(device)
         check_choice(precision, PRECISIONS, 'precision')
@@ -134,15 +151,20 @@ class Denoiser:
             The denoised image: same shape, dtype and range; integers rounded, all clipped to the range.
 
         Raises:
-            UserError: another shape or dtype; values that are not finite in the image or the prediction.
+            UserError: another kind of image, see :func:`checked_image`; a prediction that is not finite.
         """
+        pixels = checked_image(image)
+        return self.denoise_any_range(pixels, progress).reshape(image.shape)
+
+    def denoise_any_range(self, image: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+        """Denoise an image whose floats may leave [0, 1], as the probes of :func:`monte_carlo_sure` do."""
         pixels = as_hwc(image)
-        white = white_level(image.dtype)
+        white = white_level(pixels.dtype)
 
         def denoise_tile(tile: np.ndarray) -> np.ndarray:
             denoised = self._predict(tile.astype(np.float32) * (self.img_range / white)) / self.img_range
             if not np.isfinite(denoised).all():
-                raise UserError('the result is not finite: are the weights damaged, or is the image?')
+                raise UserError('the result is not finite: the weights are damaged, or img_range is not theirs')
             denoised = denoised.clip(0, 1) * white
             return denoised.round() if white > 1 else denoised
 
@@ -177,3 +199,13 @@ def _overridden(config: InferenceConfig, inference: InferenceConfig | Mapping[st
     if isinstance(inference, InferenceConfig):
         return inference
     return InferenceConfig.parse({'multiple_of': config.multiple_of, **inference}, 'inference')
+
+
+def teacher_note(denoise: Denoiser, weights: str | os.PathLike[str]) -> str | None:
+    """One sentence for the user who denoises with a teacher's weights; None for any other network."""
+    if not denoise.is_teacher:
+        return None
+    return (
+        f'note: {weights} holds a teacher ({type(denoise.net).__name__}), which is for training; the network to '
+        'denoise with is the student, net_g_*.pth'
+    )

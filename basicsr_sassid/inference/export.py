@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,17 +25,23 @@ class _UnitRange(nn.Module):
         return self.net(lq * self.img_range) / self.img_range
 
 
-def export_onnx(weights: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
+def export_onnx(
+    weights: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    network: Mapping[str, Any] | None = None,
+    report: Callable[[str], object] = lambda step: None,
+) -> None:
     """Write a network as ONNX: ``lq`` (N, 3, H, W) float32 RGB in [0, 1] -> ``result``, likewise; any N, H and W.
 
     Args:
-        weights: see :class:`Denoiser`.
+        weights, network: see :class:`Denoiser`.
         output: file to write, ``*.onnx``, with the weights inside.
+        report: called with each step in words, before it starts.
 
     Raises:
         UserError: the weights do not load; onnx is not installed; the file cannot be written.
     """
-    denoise = Denoiser(weights, 'cpu', precision='fp32')
+    denoise = Denoiser(weights, 'cpu', precision='fp32', network=network)
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -43,6 +51,7 @@ def export_onnx(weights: str | os.PathLike[str], output: str | os.PathLike[str])
     channels = next(net.parameters()).shape[1]
     # sides that are neither equal nor multiples of 32: the padding must stay in the graph
     example = torch.rand(2, channels, 70, 101)
+    report(f'tracing {type(denoise.net).__name__}: up to a few minutes')
     program = torch.onnx.export(
         net,
         (example,),
@@ -53,5 +62,6 @@ def export_onnx(weights: str | os.PathLike[str], output: str | os.PathLike[str])
         verbose=False,
     )
     assert program is not None  # dynamo=True returns a program
+    report(f'writing {output}')
     with atomic_write(output) as partial:
         program.save(partial)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from basicsr_sassid.inference.denoiser import Denoiser
+from basicsr_sassid.inference.denoiser import Denoiser, teacher_note
 from basicsr_sassid.io.atomic import make_writable_folder, require_writable
 from basicsr_sassid.io.foreign_formats import conversion_hint
 from basicsr_sassid.io.photo import EXTENSIONS, check_writable, list_images, read_header, read_photo, write_photo
@@ -48,6 +48,8 @@ def denoise_files(
     targets = plan_outputs(inputs, output)
     _check_output(targets, output)
     denoise = Denoiser(weights, device, tile, overlap, self_ensemble, precision)
+    if note := teacher_note(denoise, weights):
+        tqdm.write(printable(note), file=sys.stderr)
     failed: dict[str, str] = {}
     with tqdm(
         total=len(targets),

@@ -7,7 +7,7 @@ from scipy import fft
 
 from basicsr_sassid.noise.model import MAX_LAG, NoiseModel
 from basicsr_sassid.noise.sigma_map import local_intensity, noise_gain
-from basicsr_sassid.ops.arrays import as_hwc, is_grey, white_level
+from basicsr_sassid.ops.arrays import as_hwc, checked_image, is_grey, white_level
 from basicsr_sassid.ops.tiling import process_tiles
 from basicsr_sassid.utils.sequences import Progress
 
@@ -60,8 +60,13 @@ class SpectralDenoiser:
             The image denoised: same shape, dtype and range.
 
         Raises:
-            UserError: another shape or dtype.
+            UserError: another kind of image, see :func:`checked_image`.
         """
+        pixels = checked_image(image)
+        return self.denoise_any_range(pixels, progress).reshape(image.shape)
+
+    def denoise_any_range(self, image: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+        """Denoise an image whose floats may leave [0, 1], as the probes of :func:`monte_carlo_sure` do."""
         pixels = as_hwc(image)
         white = white_level(pixels.dtype)
         gain = self.strength * (noise_gain(image, self.noise) if self.adapt else np.ones(3, np.float32))

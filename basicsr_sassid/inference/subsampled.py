@@ -48,15 +48,15 @@ class InferenceConfig(OptionBlock):
         'refine': 'refinement, with the values none, second_pass (was again), r3 (was replace)',
     }
 
-    pd_b: int = Field(default=1, ge=1)
-    num_masks: int = Field(default=0, ge=0)
-    pd_pad: int | None = Field(default=None, ge=0)
+    pd_b: int = Field(default=1, ge=1, le=64)
+    num_masks: int = Field(default=0, ge=0, le=256)
+    pd_pad: int | None = Field(default=None, ge=0, le=256)
     refinement: Literal['none', 'second_pass', 'r3'] = 'none'
     r3_p: float = Field(default=0.16, ge=0, le=1)
-    r3_t: int = Field(default=8, ge=1)
+    r3_t: int = Field(default=8, ge=1, le=1024)
     per_channel: bool = False
-    multiple_of: int = Field(default=1, ge=1)
-    seed: int = Field(default=0, ge=0)
+    multiple_of: int = Field(default=1, ge=1, le=4096)
+    seed: int = Field(default=0, ge=0, lt=2**63)  # torch's
 
     @field_validator('num_masks')
     @classmethod
@@ -69,7 +69,7 @@ class InferenceConfig(OptionBlock):
     def from_file(cls, content: Mapping[str, Any] | None, where: str) -> InferenceConfig:
         """The ``inference`` block of a weights file, also of the files before format 2, whose keys had other names."""
         block = {_OLD_KEYS.get(key, key): value for key, value in (content or {}).items()}
-        if 'refinement' in block:
+        if isinstance(block.get('refinement'), str):
             block['refinement'] = _OLD_REFINEMENTS.get(block['refinement'], block['refinement'])
         return cls.parse(block, f'{where}: inference')
 

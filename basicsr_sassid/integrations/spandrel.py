@@ -25,7 +25,8 @@ import os
 from typing import TYPE_CHECKING
 
 from basicsr_sassid.io.author_checkpoints import infer_network_options
-from basicsr_sassid.io.checkpoint import read_weights, state_dict_of
+from basicsr_sassid.io.checkpoint import build_card_network, read_weights, state_dict_of
+from basicsr_sassid.io.weights_card import OWN_NETWORKS
 from basicsr_sassid.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,10 +55,10 @@ def install() -> list[ArchSupport]:
     _require_spandrel()
     from spandrel import MAIN_REGISTRY, ArchSupport
 
-    from basicsr_sassid.integrations.spandrel_arch import NETWORKS, SassidArchitecture
+    from basicsr_sassid.integrations.spandrel_arch import SassidArchitecture
 
     return MAIN_REGISTRY.add(
-        *[ArchSupport.from_architecture(SassidArchitecture(kind)) for kind in NETWORKS], ignore_duplicates=True
+        *[ArchSupport.from_architecture(SassidArchitecture(kind)) for kind in OWN_NETWORKS], ignore_duplicates=True
     )
 
 
@@ -82,28 +83,25 @@ def load(
             network is used in several passes; the range is unknown.
     """
     _require_spandrel()
-    from basicsr_sassid.integrations.spandrel_arch import NETWORKS, SassidArchitecture, build_unit_range, range_problem
+    from basicsr_sassid.integrations.spandrel_arch import SassidArchitecture, UnitRangeNetwork, range_problem
 
     content = read_weights(path)
     state = state_dict_of(content, path, key)
     block = content.get('network') or infer_network_options(state)
-    kind = str(block['type']) if block else 'an unknown network'
-    if block is None or kind not in NETWORKS:
-        raise UserError(f'{path}: expected a network of this package ({", ".join(NETWORKS)}), got {kind}')
+    kind = str(block.get('type')) if block else 'an unknown network'
+    if block is None or kind not in OWN_NETWORKS:
+        raise UserError(f'{path}: expected a network of this package ({", ".join(OWN_NETWORKS)}), got {kind}')
+    net = build_card_network(block, state, path)
     if content.get('inference'):
         raise UserError(
             f'{path}: this {kind} is used in several passes ({content["inference"]}), and spandrel runs '
             'one. Use basicsr_sassid.Denoiser, or train a student from it (options/distilled).'
         )
     stated = img_range or content.get('img_range')
-    try:
-        net = build_unit_range(block, state, stated or 255)
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = ' '.join(str(error).split('\n\t')[:2])  # torch lists every tensor
-        raise UserError(f'{path} does not fit {block}: {reason}') from error
-    if stated is None and (problem := range_problem(net)):
+    in_unit_range = UnitRangeNetwork(net, stated or 255).eval().requires_grad_(False)
+    if stated is None and (problem := range_problem(in_unit_range)):
         raise UserError(f'{path}: {problem} State the range: img_range=255 or img_range=1.')
-    return SassidArchitecture(kind).describe(net)
+    return SassidArchitecture(kind).describe(in_unit_range)
 
 
 def _require_spandrel() -> None:

@@ -10,12 +10,10 @@ from spandrel import Architecture, ImageModelDescriptor, ModelTiling, Unsupporte
 from torch import Tensor, nn
 
 from basicsr_sassid.archs.bnn_arch import BNN
-from basicsr_sassid.archs.dbsnl_arch import DBSNl
-from basicsr_sassid.archs.lan_arch import LAN
 from basicsr_sassid.archs.unet_arch import DenoisingUNet
 from basicsr_sassid.io.author_checkpoints import convert_author_state_dict, infer_network_options
+from basicsr_sassid.io.weights_card import OWN_NETWORKS
 
-NETWORKS: dict[str, type[nn.Module]] = {net.__name__: net for net in (DenoisingUNet, LAN, BNN, DBSNl)}
 _GREY_LEVELS = 255
 # Of the test image's variance. Measured on a SASSID training: students 0.08 or less from 166 iterations on, LANs 0.09
 # or less from 700 on; the same in [0, 1]: 0.7 to 57.
@@ -53,7 +51,7 @@ class SassidArchitecture(Architecture[UnitRangeNetwork]):
     """One class of networks of this package: it recognises state dicts of that class, loads and describes them.
 
     Args:
-        kind: class name, a key of ``NETWORKS``.
+        kind: class name, a key of ``OWN_NETWORKS``.
     """
 
     def __init__(self, kind: str) -> None:
@@ -176,4 +174,4 @@ def _fitting_options(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build(block: Mapping[str, Any]) -> nn.Module:
-    return NETWORKS[block['type']](**{key: value for key, value in block.items() if key != 'type'})
+    return OWN_NETWORKS[block['type']](**{key: value for key, value in block.items() if key != 'type'})

@@ -118,6 +118,13 @@ def _lan(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def infer_network_options(state: Mapping[str, Tensor]) -> dict[str, object] | None:
     """Option block of the network that a state dict (under this package's names) belongs to; None if there is none."""
+    try:
+        return _infer_network_options(state)
+    except (KeyError, ValueError, IndexError, ZeroDivisionError):  # the names of this package, other shapes
+        return None
+
+
+def _infer_network_options(state: Mapping[str, Tensor]) -> dict[str, object] | None:
     if 'trunk.encode.0.0.weight' in state and 'head.weight' in state:
         dim, num_in_ch = state['trunk.encode.0.0.weight'].shape[:2]
         kind = 'BNN' if 'fuse.0.weight' in state else 'DenoisingUNet'

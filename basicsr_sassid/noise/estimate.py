@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from basicsr_sassid.noise.model import MAX_LAG, NoiseModel
-from basicsr_sassid.ops.arrays import as_hwc, is_grey, white_level
+from basicsr_sassid.ops.arrays import as_hwc, checked_image, is_grey, white_level
 from basicsr_sassid.utils.errors import UserError
 from basicsr_sassid.utils.sequences import evenly_spaced
 
@@ -40,7 +40,7 @@ def estimate_noise(images: Iterable[np.ndarray]) -> NoiseModel:
         The noise of all images together.
 
     Raises:
-        UserError: no image; every patch is clipped; an image is too small or of another shape.
+        UserError: no image; every patch is clipped; an image is too small, or none by :func:`checked_image`.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def estimate_noise(images: Iterable[np.ndarray]) -> NoiseModel:
         >>> noise.blind_size()
         1
     """
-    return pool_patches(find_flat_patches(image) for image in images)
+    return pool_patches(find_flat_patches(checked_image(image)) for image in images)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 
 from basicsr_sassid.noise.estimate import PATCH, find_flat_patches
 from basicsr_sassid.noise.model import NoiseModel
+from basicsr_sassid.ops.arrays import checked_image, white_level
 
 _INTENSITY_SIGMA = 4.0  # pixels, of the blur that gives the intensity at which a pixel's noise is looked up
 _GAIN_SPREAD = 0.3  # of the logarithm of gains between photographs; weighed against the spread inside one
@@ -35,8 +36,12 @@ def _shrunk_gain(log_gains: np.ndarray) -> float:
 
 
 def sigma_map(image: np.ndarray, noise: NoiseModel) -> np.ndarray:
-    """The noise's standard deviation at every pixel of (H, W, 3) float32 in [0, 1], in grey levels."""
-    return noise_gain(image, noise) * noise.sigma_at(local_intensity(image * np.float32(255)))
+    """The noise's standard deviation at every pixel, (H, W, 3) in grey levels, of an image in any form that
+    :func:`checked_image` takes. Raises UserError for another."""
+    pixels = checked_image(image)
+    grey_levels = pixels.astype(np.float32) * np.float32(255 / white_level(pixels.dtype))
+    rgb = np.ascontiguousarray(np.broadcast_to(grey_levels, (*pixels.shape[:2], 3)))
+    return noise_gain(pixels, noise) * noise.sigma_at(local_intensity(rgb))
 
 
 def local_intensity(grey_levels: np.ndarray) -> np.ndarray:

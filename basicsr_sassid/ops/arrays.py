@@ -1,12 +1,60 @@
-"""Image arrays: the shapes and types that every denoiser takes, value of white, crops."""
+"""Image arrays: the input contract of every denoiser, value of white, crops."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, cast
 
 import numpy as np
 
 from basicsr_sassid.utils.errors import UserError
+
+# How far floats may lie outside of [0, 1]: a quarter of an 8-bit grey level, more than float16 rounds
+RANGE_TOLERANCE = 1e-3
+
+
+def checked_image(image: object) -> np.ndarray:
+    """An image of the contract that every denoiser and :func:`estimate_noise` share, as (H, W, C).
+
+    Args:
+        image: NumPy array (H, W), (H, W, 1) or (H, W, 3) RGB; uint8, uint16, or float in [0, 1]. Floats may exceed the
+            range by ``RANGE_TOLERANCE``, for rounding.
+
+    Raises:
+        UserError: no NumPy array; another dtype or shape; no pixels; values that are not finite or out of range.
+    """
+    if not isinstance(image, np.ndarray):
+        raise UserError(f'image: expected a NumPy array, got {_described(image)}')
+    pixels = as_hwc(np.asarray(cast('np.ndarray[Any, Any]', image)))
+    if white_level(pixels.dtype) == 1:
+        _check_range(float(pixels.min()), float(pixels.max()))
+    return pixels
+
+
+def _described(image: object) -> str:
+    """The type of an image that is no array, and how to make it one."""
+    kind = type(image)
+    library = kind.__module__.partition('.')[0]
+    if library == 'PIL':
+        return 'a PIL image: give np.asarray(image)'
+    if library == 'torch':
+        return 'a torch tensor: give (H, W, C), as tensor.permute(1, 2, 0).cpu().numpy() makes of (C, H, W)'
+    if isinstance(image, (list, tuple)):
+        return f'a {kind.__name__}: give np.asarray(image), one image at a time'
+    return f'a value of type {kind.__name__}'
+
+
+def _check_range(low: float, high: float) -> None:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise UserError('image: values that are not finite (NaN or infinity); replace them, as np.nan_to_num does')
+    if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
+        if high > 256:
+            advice = 'divide by the value of white'
+        elif high > 2:
+            advice = 'divide by 255'
+        else:
+            advice = 'clip an overshoot with image.clip(0, 1), or scale the image'
+        raise UserError(f'image: expected floats in [0, 1], found {low:g} to {high:g}; {advice}')
 
 
 def as_hwc(image: np.ndarray) -> np.ndarray:
@@ -19,9 +67,9 @@ def as_hwc(image: np.ndarray) -> np.ndarray:
 
 def white_level(dtype: np.dtype[Any]) -> float:
     """Value of white: 255, 65535, or 1 for floats. Raises UserError for another type."""
-    if dtype in (np.dtype(np.uint8), np.dtype(np.uint16)):
+    if dtype.kind == 'u' and dtype.itemsize <= 2:  # of either byte order
         return float(np.iinfo(dtype).max)
-    if np.issubdtype(dtype, np.floating):
+    if dtype.kind == 'f':
         return 1.0
     raise UserError(f'expected uint8, uint16 or float in [0, 1], got {dtype}')
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
-from basicsr_sassid.inference.denoiser import Denoiser
+from basicsr_sassid.inference.denoiser import Denoiser, teacher_note
 from basicsr_sassid.inference.files import plan_outputs
 from basicsr_sassid.io.atomic import require_writable
 from basicsr_sassid.io.foreign_formats import list_foreign
@@ -18,7 +19,7 @@ from basicsr_sassid.pipeline.options import EFFORTS, CleanOptions, StrPath
 from basicsr_sassid.pipeline.outputs import OutputRecord, lock_output
 from basicsr_sassid.pipeline.run import REPORT, STUDENT, PhotoRun
 from basicsr_sassid.training.runtime import silence
-from basicsr_sassid.utils.errors import UserError, expand_path
+from basicsr_sassid.utils.errors import UserError, expand_path, printable
 
 __all__ = ['EFFORTS', 'CleanOptions', 'clean_photos', 'fit_denoiser']
 
@@ -67,7 +68,9 @@ def clean_photos(  # noqa: PLR0913  public API: an argument per flag of `sassid 
     )
     silence()
     if options.weights is not None:
-        Denoiser(options.weights, options.device)  # raises before anything is written
+        given = Denoiser(options.weights, options.device)  # raises before anything is written
+        if note := teacher_note(given, options.weights):
+            print(printable(note), file=sys.stderr)
     folder = expand_path(output, '-o')
     if folder.suffix.lower() in EXTENSIONS and not folder.is_dir():
         raise UserError(f'-o {folder}: expected a folder')

@@ -82,6 +82,6 @@ def fit_blend(
             'blend': estimates['mixture'],
         }
     denoiser = BlendedDenoiser(classical if weight < 1 else None, student if weight > 0 else None, weight)
-    findings = diagnose('result', denoiser.on_floats, crops, noise) if noise is not None else []
+    findings = diagnose('result', denoiser, crops, noise) if noise is not None else []
     keep_colour = any(finding.kind == 'colour' for finding in findings)
     return FittedBlend(dataclasses.replace(denoiser, keep_colour=keep_colour), risks, findings)

@@ -17,8 +17,8 @@ import numpy as np
 from basicsr_sassid.inference.blend import BlendedDenoiser
 from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.inference.spectral import SpectralDenoiser
-from basicsr_sassid.io.atomic import copy_file, json_digest, make_folder, remove_partial_files, save_torch
-from basicsr_sassid.io.checkpoint import read_weights, state_dict_of, write_safetensors
+from basicsr_sassid.io.atomic import copy_file, json_digest, make_folder, remove_partial_files
+from basicsr_sassid.io.checkpoint import read_weights, save_weights, state_dict_of, write_safetensors
 from basicsr_sassid.io.photo import Photo, check_writable, read_photo, write_photo
 from basicsr_sassid.noise.estimate import PATCH
 from basicsr_sassid.noise.model import NoiseModel
@@ -254,7 +254,7 @@ class PhotoRun:
         if target.suffix == '.safetensors':
             copy_file(self.folder / STUDENT, target)
         else:
-            save_torch(read_weights(self.folder / STUDENT), target)
+            save_weights(read_weights(self.folder / STUDENT), target)
 
     def remove_intermediates(self) -> None:
         """Remove the training set and the checkpoints. A second call needs none of them."""

@@ -16,7 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from basicsr_sassid.io.atomic import save_torch
-from basicsr_sassid.io.checkpoint import FORMAT
+from basicsr_sassid.io.checkpoint import FORMAT, save_weights
+from basicsr_sassid.io.weights_digest import tree_digest
 from basicsr_sassid.training.checkpoint import STATE_FORMAT
 from basicsr_sassid.training.schema import TrainOptions
 from basicsr_sassid.training.stages import RunningStage, Stage, build_and_load, on_cpu, pretrained_content
@@ -164,7 +165,9 @@ class MultiNetworkModel(BaseModel):
             'best_metric_results': self.validator.best,
             'noisy_results': self.validator.noisy,
         }
-        save_torch(state, Path(self.opt['path']['training_states']) / f'{current_iter}.state')
+        save_torch(
+            {**state, 'digest': tree_digest(state)}, Path(self.opt['path']['training_states']) / f'{current_iter}.state'
+        )
 
     def _save_net(self, name: str, label: str) -> None:
         if self.opt['rank'] != 0:
@@ -173,12 +176,13 @@ class MultiNetworkModel(BaseModel):
         if self.options.ema_decay > 0:
             running = self.running if self.running and self.running.stage.network == name else None
             content['params_ema'] = on_cpu(running.best_net.state_dict()) if running else content['params']
-        save_torch(content, Path(self.opt['path']['models']) / f'net_{name}_{label}.pth')
+        save_weights(content, Path(self.opt['path']['models']) / f'net_{name}_{label}.pth')
 
     def net_file(self, name: str) -> dict[str, Any]:
         """Content of ``net_<name>_*.pth``: weights, and how to build and apply the network."""
         return {
             'format': FORMAT,
+            'role': name,
             'params': on_cpu(self.nets[name].state_dict()),
             'network': self.opt[f'network_{name}'],
             'img_range': self.img_range,

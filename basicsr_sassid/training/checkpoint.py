@@ -11,6 +11,7 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils import check_resume
 
 from basicsr_sassid.io.checkpoint import check_format
+from basicsr_sassid.io.weights_digest import tree_digest
 from basicsr_sassid.utils.errors import UserError
 
 STATE_FORMAT = 2  # of <iteration>.state; format 1 has no such key
@@ -39,9 +40,12 @@ def load_training_state(path: Path, opt: dict[str, Any]) -> dict[str, Any]:
     """Read a training state. Raises UserError if it is damaged or of a newer format."""
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
+        digest = state.pop('digest', None)  # none in format 1 and in those of stock models
         state = {**state, 'iter': int(state['iter'])}
+        if digest not in (None, tree_digest(state)):
+            raise ValueError('its content does not match the digest in it')
     except Exception as error:  # whatever torch raises on a partial file
-        raise UserError(f'{path} is no complete training state ({type(error).__name__}).') from error
+        raise UserError(f'{path} is no complete training state, or damaged.') from error
     check_format(state.get('format'), STATE_FORMAT, str(path))
     if 'networks' not in state:  # of a stock model, whose networks lie in files of their own
         opt['path']['resume_state'] = str(path)
