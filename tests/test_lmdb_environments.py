@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import lmdb
 import numpy as np
 import pytest
@@ -32,6 +35,15 @@ def test_open_shared_twice_is_one_environment(folder):
 def test_open_shared_through_a_link_is_the_same_environment(folder, tmp_path):
     (tmp_path / 'link.lmdb').symlink_to(folder)
     assert open_shared(tmp_path / 'link.lmdb') is open_shared(folder)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='names are bytes on Linux')
+def test_open_shared_below_a_name_that_is_not_utf_8_is_opened(tmp_path):
+    path = tmp_path / os.fsdecode(b'\xff.lmdb')
+    with open_for_writing(path, 2**20) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b'key', b'value')
+    with open_shared(path).begin() as transaction:
+        assert transaction.get(b'key') == b'value'
 
 
 def test_open_shared_and_file_client_read_side_by_side(folder):
