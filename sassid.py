@@ -108,6 +108,12 @@ def _add_device(parser: argparse.ArgumentParser, names: str = 'cpu, cuda, cuda:1
     parser.add_argument('--device', default='auto', help=f'auto (default), {names}')
 
 
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--network', metavar='{type: T}', help="the weights' network, if it is none of this package: read as YAML"
+    )
+
+
 def add_denoise(commands: Commands) -> None:
     """`sassid denoise`."""
     denoise = commands.add_parser(
@@ -125,6 +131,7 @@ def add_denoise(commands: Commands) -> None:
     denoise.add_argument(
         '--precision', default='auto', help='auto (default): bf16 where the hardware has it; or fp32, bf16, fp16'
     )
+    _add_network(denoise)
     denoise.set_defaults(run='run_denoise', interrupted='the files that were written are complete')
 
 
@@ -137,6 +144,7 @@ def add_export(commands: Commands) -> None:
     )
     export.add_argument('--weights', required=True, metavar='net_g.pth')
     export.add_argument('--onnx', required=True, metavar='OUT.onnx', help='any height and width; RGB in [0, 1]')
+    _add_network(export)
     export.set_defaults(run='run_export')
 
 

@@ -21,7 +21,7 @@ from basicsr_sassid.noise.plot import draw
 from basicsr_sassid.noise.survey import describe, survey_files
 from basicsr_sassid.pipeline.api import clean_photos
 from basicsr_sassid.training.launch import launch
-from basicsr_sassid.training.options import read_options
+from basicsr_sassid.training.options import parse_block, read_options
 from basicsr_sassid.utils.errors import UserError, cli_errors, printable
 
 _PREPARE: dict[str, Callable[..., dict[str, Any]]] = {
@@ -59,7 +59,15 @@ def run_denoise(args: argparse.Namespace) -> None:
             'sassid clean trains one on your photographs.'
         )
     failed = denoise_files(
-        args.input, args.output, args.weights, args.device, args.tile, args.overlap, args.self_ensemble, args.precision
+        args.input,
+        args.output,
+        args.weights,
+        device=args.device,
+        tile=args.tile,
+        overlap=args.overlap,
+        self_ensemble=args.self_ensemble,
+        precision=args.precision,
+        network=_network(args),
     )
     for file, reason in failed.items():
         print(printable(f'not denoised: {file}: {reason}'), file=sys.stderr)
@@ -67,9 +75,13 @@ def run_denoise(args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def _network(args: argparse.Namespace) -> dict[str, Any] | None:
+    return None if args.network is None else parse_block(args.network, '--network')
+
+
 def run_export(args: argparse.Namespace) -> None:
     """Write a network as ONNX."""
-    export_onnx(args.weights, args.onnx, report=lambda step: print(step, file=sys.stderr, flush=True))
+    export_onnx(args.weights, args.onnx, _network(args), report=lambda step: print(step, file=sys.stderr, flush=True))
     print(f'{args.onnx}: lq (N, 3, H, W), RGB in [0, 1], any H and W -> result, likewise')
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import sassid
 from basicsr_sassid import __version__, cli
+from basicsr_sassid.io.checkpoint import build_network
 from basicsr_sassid.pipeline.options import EFFORTS
 from sassid import build_parser, main
 
@@ -191,3 +193,43 @@ def write_photographs(folder: Path) -> None:
         for name, image in (('noisy', scene + rng.normal(0, 20, scene.shape)), ('clean', scene)):
             (folder / name).mkdir(exist_ok=True)
             cv2.imwrite(str(folder / name / f'{number}.png'), image.clip(0, 255).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize('command', ['clean', 'noise', 'denoise'])
+def test_command_folder_of_raw_files_alone_has_a_conversion(tmp_path, capsys, command):
+    (tmp_path / 'raw').mkdir()
+    (tmp_path / 'raw' / 'a.NEF').write_bytes(b'II*\0')
+    (tmp_path / 'raw' / 'b.gif').write_bytes(b'GIF89a')
+    with pytest.raises(SystemExit):
+        main([command, str(tmp_path / 'raw'), *([] if command == 'noise' else ['-o', str(tmp_path / 'out')]),
+              *(['--weights', 'x.pth'] if command == 'denoise' else [])])  # fmt: skip
+    printed = capsys.readouterr().err
+    assert 'no image (.png' in printed and 'darktable-cli a.NEF' in printed and 'magick b.gif' in printed
+
+
+@pytest.mark.parametrize(
+    ('value', 'message'), [('UNet', 'expected {type: NAME, ...}'), ('{type: [', 'cannot be read as YAML')]
+)
+def test_command_wrong_network_is_one_sentence(tmp_path, capsys, value, message):
+    (tmp_path / 'a.png').touch()
+    with pytest.raises(SystemExit):
+        main(['denoise', str(tmp_path / 'a.png'), '-o', 'x', '--weights', 'x.pth', '--network', value])
+    assert f'error: --network: {message}' in capsys.readouterr().err.replace(repr(value) + ' ', '')
+
+
+def test_command_denoise_network_of_basicsr_that_the_user_names_is_applied(tmp_path):
+    network = {'type': 'SRVGGNetCompact', 'num_feat': 4, 'num_conv': 1, 'upscale': 1}
+    torch.save({'params': build_network(network, 'network').state_dict()}, tmp_path / 'w.pth')
+    write_photographs(tmp_path)
+    main(
+        ['denoise', str(tmp_path / 'noisy'), '-o', str(tmp_path / 'out'), '--weights', str(tmp_path / 'w.pth')]
+        + ['--network', '{type: SRVGGNetCompact, num_feat: 4, num_conv: 1, upscale: 1}']
+    )
+    assert len(list((tmp_path / 'out').iterdir())) == 2
+
+
+def test_clean_output_around_the_input_is_written(tmp_path, monkeypatch):
+    write_photographs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    main(['clean', 'noisy', '-o', '.', '--effort', 'instant'])
+    assert {'0.png', '1.png', 'report.html'} <= {path.name for path in tmp_path.iterdir()}

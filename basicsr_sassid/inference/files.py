@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -14,7 +15,15 @@ from tqdm import tqdm
 from basicsr_sassid.inference.denoiser import Denoiser, teacher_note
 from basicsr_sassid.io.atomic import make_writable_folder, require_writable
 from basicsr_sassid.io.foreign_formats import conversion_hint
-from basicsr_sassid.io.photo import EXTENSIONS, check_writable, list_images, read_header, read_photo, write_photo
+from basicsr_sassid.io.photo import (
+    EXTENSIONS,
+    check_writable,
+    list_images,
+    no_image,
+    read_header,
+    read_photo,
+    write_photo,
+)
 from basicsr_sassid.utils.errors import NoSpaceError, UserError, expand_path, printable, require_path
 from basicsr_sassid.utils.sequences import Progress, scaled
 
@@ -23,11 +32,7 @@ def denoise_files(
     inputs: Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     weights: str | os.PathLike[str],
-    device: str = 'auto',
-    tile: int = 512,
-    overlap: int = 128,
-    self_ensemble: bool = False,
-    precision: str = 'auto',
+    **settings: Any,
 ) -> dict[str, str]:
     """Denoise image files and folders (searched below) into ``output``, keeping names, sub-folders, format, bit
     depth, alpha, ICC profile, EXIF and resolution. Colours that are stored multiplied by alpha are denoised as such.
@@ -35,7 +40,8 @@ def denoise_files(
     Args:
         inputs: image files and folders.
         output: a folder; for one input file also the output file, a name with an image extension.
-        weights, device, tile, overlap, self_ensemble, precision: see :class:`Denoiser`.
+        weights: see :class:`Denoiser`.
+        settings: its other arguments: ``device``, ``tile``, ``network`` ...
 
     Returns:
         The files that could not be read, denoised or written, with the reason; all others are written.
@@ -47,7 +53,7 @@ def denoise_files(
     output = expand_path(output, '-o')
     targets = plan_outputs(inputs, output)
     _check_output(targets, output)
-    denoise = Denoiser(weights, device, tile, overlap, self_ensemble, precision)
+    denoise = Denoiser(weights, **settings)
     if note := teacher_note(denoise, weights):
         tqdm.write(printable(note), file=sys.stderr)
     failed: dict[str, str] = {}
@@ -131,7 +137,7 @@ def _images_outside(folder: Path, output: Path) -> list[Path]:
     """The images below ``folder``, without those of ``output`` (both real paths) if it is below too."""
     images = list_images(folder)
     if not images:
-        raise UserError(f'input: no image ({", ".join(EXTENSIONS)}) in {folder} or below')
+        raise UserError(no_image([folder], 'input'))
     if _real(folder) not in output.parents:  # the results are elsewhere, or around the input: no image is a result
         return images
     outside = [file for file in images if output not in _real(file).parents]

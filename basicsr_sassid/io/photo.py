@@ -7,6 +7,7 @@ damaged file is refused, and so is one of several pages.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +17,7 @@ from PIL import UnidentifiedImageError
 
 from basicsr_sassid.io import pillow_formats, tiff
 from basicsr_sassid.io.atomic import atomic_write
-from basicsr_sassid.io.foreign_formats import refuse_foreign
+from basicsr_sassid.io.foreign_formats import list_foreign, refuse_foreign
 from basicsr_sassid.io.photo_data import MOST_MEGAPIXELS, Photo, PhotoHeader
 from basicsr_sassid.utils.errors import UserError, check_path, special_file
 
@@ -29,11 +30,13 @@ __all__ = [
     'decode_photo',
     'image_size',
     'list_images',
+    'no_image',
     'read_header',
     'read_photo',
     'write_photo',
 ]
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp')
+_MOST_HINTS = 3
 _TIFF = ('.tif', '.tiff')
 
 
@@ -47,6 +50,18 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
         and path.is_file()
         and not any(part.startswith('.') for part in path.relative_to(folder).parts)
     )
+
+
+def no_image(folders: Sequence[str | os.PathLike[str]], where: str) -> str:
+    """Message that folders have no image that is read here, with how to convert the first files that they have.
+
+    Args:
+        folders: searched below.
+        where: option that names them.
+    """
+    hints = [hint for folder in folders for hint in list_foreign(folder).values()][:_MOST_HINTS]
+    names = ', '.join(map(str, folders))
+    return '\n'.join([f'{where}: no image ({", ".join(EXTENSIONS)}) in {names} or below', *hints])
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
