@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import typing
 from collections.abc import Mapping
 from typing import Any, cast
@@ -25,6 +24,7 @@ TEACHERS = (BNN, LAN)
 # values of a file's `role`, the name of its option block network_<role>, whose networks a training delivers
 DELIVERED_ROLES = ('g', 'bsn')
 _LARGEST = 4096  # of a width or a depth that a file names
+_MOST_WHITE = 10**6  # of a range: 65535 of 16-bit images is the largest in use
 
 
 class _Settings(OptionBlock):
@@ -32,7 +32,7 @@ class _Settings(OptionBlock):
 
     role: str | None = None
     network: dict[str, Any] | None = None
-    img_range: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    img_range: float | None = Field(default=None, gt=0, le=_MOST_WHITE, allow_inf_nan=False)
     inference: dict[str, Any] | None = None
 
 
@@ -75,11 +75,11 @@ def _problem(value: object, hint: type) -> str | None:
     """The expected value if ``value`` is not of the type that a network declares; else None."""
     if hint is bool:
         return None if isinstance(value, bool) else 'true or false'
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:
-        fits = is_number and isinstance(value, int) and 0 <= value <= _LARGEST
+        fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
         return None if fits else f'a whole number from 0 to {_LARGEST}'
-    return None if is_number and math.isfinite(value) and value > 0 else 'a number above 0'  # pyright: ignore
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= _MOST_WHITE
+    return None if fits else f'a number above 0, up to {_MOST_WHITE}'
 
 
 def _short(value: object) -> str:
