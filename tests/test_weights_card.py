@@ -87,10 +87,11 @@ def test_load_for_inference_another_network_of_a_file_is_not_built(tmp_path, net
 
 
 def test_load_for_inference_another_network_is_built_as_the_error_says(tmp_path):
-    path = write(tmp_path / 'net.pth', ANY_NETWORK, inference={'pd_b': 2})
+    path = write(tmp_path / 'net.pth', {**ANY_NETWORK, 'rgb_mean': [0.4, 0.5, 0.6]}, inference={'pd_b': 2})
     with pytest.raises(UserError, match='--network') as error:
         load_for_inference(path)
     given = parse_network(str(error.value).split("--network '")[1].split("'")[0])
+    assert given == {**ANY_NETWORK, 'rgb_mean': [0.4, 0.5, 0.6]}
     loaded = load_for_inference(path, network=given)
     assert (type(loaded.net).__name__, loaded.img_range, loaded.config.pd_b) == ('EDSR', 255, 2)
 

@@ -24,6 +24,7 @@ TEACHERS = (BNN, LAN)
 # values of a file's `role`, the name of its option block network_<role>, whose networks a training delivers
 DELIVERED_ROLES = ('g', 'bsn')
 _LARGEST = 4096  # of a width or a depth that a file names
+_LONGEST = 16  # of a list of numbers in a message
 _MOST_WHITE = 10**6  # of a range: 65535 of 16-bit images is the largest in use
 
 
@@ -88,14 +89,21 @@ def _short(value: object) -> str:
 
 
 def _advice(block: Mapping[str, Any]) -> str:
-    """How to name a network: with all arguments if each is a plain number, else by its type."""
-    plain = {key: value for key, value in block.items() if key != 'type' and isinstance(value, (bool, int, float))}
+    """How to name a network: with those of its arguments that are numbers or short lists of numbers."""
+    plain = {key: value for key, value in block.items() if key != 'type' and _is_plain(value)}
     text = yaml.safe_dump({'type': str(block.get('type'))[:60], **plain}, default_flow_style=True, sort_keys=False)
     text = ' '.join(text.split())
     rest = [_short(key) for key in block if key not in plain and key != 'type']
     return f"--network '{text}', or the argument network of Denoiser" + (
         f' (left out here: {", ".join(rest[:5])})' if rest else ''
     )
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list):
+        values = cast('list[object]', value)
+        return len(values) <= _LONGEST and all(isinstance(item, (int, float)) for item in values)
+    return isinstance(value, (int, float))
 
 
 def parse_network(text: str, where: str = '--network') -> dict[str, Any]:
