@@ -38,7 +38,8 @@ def test_amsnet_trains_any_network_whose_file_gives_its_inference(photographs, t
     if block['type'] == 'SwinIR':
         opt['inference'] = {'multiple_of': block['window_size']}
     train(resolve_options(opt, tmp_path, True), on_iteration=lambda *_: None)
-    denoise = Denoiser(tmp_path / 'experiments/AMSNetModel/models/net_bsn_latest.pth', 'cpu', precision='fp32')
+    weights = tmp_path / 'experiments/AMSNetModel/models/net_bsn_latest.pth'
+    denoise = Denoiser(weights, 'cpu', precision='fp32', network=block)
     image = np.random.default_rng(0).random((21, 14, 3)).astype(np.float32)
     assert denoise(image).shape == image.shape and denoise.inference.num_masks == 2
 
@@ -78,7 +79,8 @@ def test_amsnet_network_with_multiple_of_denoises_any_size(halving, tmp_path):
     halving['datasets']['train']['patch_size'] = 40
     halving['inference'] = {'multiple_of': 4}
     train(resolve_options(halving, tmp_path, True), on_iteration=lambda *_: None)
-    denoise = Denoiser(tmp_path / 'experiments/AMSNetModel/models/net_bsn_latest.pth', 'cpu')
+    weights = tmp_path / 'experiments/AMSNetModel/models/net_bsn_latest.pth'
+    denoise = Denoiser(weights, 'cpu', network=halving['network_bsn'])
     assert denoise(np.zeros((13, 22, 3), np.uint8)).shape == (13, 22, 3)
 
 

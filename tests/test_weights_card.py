@@ -87,10 +87,11 @@ def test_load_for_inference_another_network_of_a_file_is_not_built(tmp_path, net
 
 
 def test_load_for_inference_another_network_is_built_as_the_error_says(tmp_path):
-    path = write(tmp_path / 'net.pth', ANY_NETWORK, inference={'pd_b': 2})
+    path = write(tmp_path / 'net.pth', {**ANY_NETWORK, 'rgb_mean': [0.4, 0.5, 0.6]}, inference={'pd_b': 2})
     with pytest.raises(UserError, match='--network') as error:
         load_for_inference(path)
     given = parse_network(str(error.value).split("--network '")[1].split("'")[0])
+    assert given == {**ANY_NETWORK, 'rgb_mean': [0.4, 0.5, 0.6]}
     loaded = load_for_inference(path, network=given)
     assert (type(loaded.net).__name__, loaded.img_range, loaded.config.pd_b) == ('EDSR', 255, 2)
 
@@ -102,6 +103,7 @@ def test_load_for_inference_another_network_is_built_as_the_error_says(tmp_path)
         ({'num_block': 10**9}, r'network.num_block: expected a whole number from 0 to 4096'),
         ({'num_block': '../weights'}, r"network.num_block: expected a whole number .*, got '../weights'"),
         ({'dim': True}, 'network.dim: expected a whole number .*, got True'),
+        ({'dim': 10**400}, r'network.dim: expected a whole number .*\.\.\.$'),
         ({'dim': -1}, 'network.dim: expected a whole number'),
         ({'dim': [4] * 1000}, r'network.dim: expected a whole number .*\.\.\.$'),
         ({'channel_attention': 1}, 'network.channel_attention: expected true or false, got 1'),
@@ -124,7 +126,7 @@ def test_load_for_inference_argument_of_a_file_is_checked_before_building(tmp_pa
 def test_load_for_inference_float_argument_of_a_file_is_a_number_above_0(tmp_path):
     state = build_network({'type': 'DenoisingUNet', 'dim': 4}).state_dict()
     path = write(tmp_path / 'net.pth', {'type': 'DenoisingUNet', 'dim': 4, 'img_range': 0}, state)
-    with pytest.raises(UserError, match='network.img_range: expected a number above 0, got 0'):
+    with pytest.raises(UserError, match='network.img_range: expected a number above 0, up to 1000000, got 0'):
         load_for_inference(path)
 
 
@@ -162,6 +164,7 @@ def test_parse_network_anything_else_is_refused(text):
         ({'img_range': 0}, 'img_range: expected a number > 0, got 0'),
         ({'img_range': -1.0}, 'img_range: expected a number > 0'),
         ({'img_range': float('inf')}, 'img_range: .*finite number, got inf'),
+        ({'img_range': 10**400}, 'img_range: '),
         ({'img_range': True}, 'img_range: expected a number, got True'),
         ({'network': 'LAN'}, "network: expected a block of keys, got 'LAN'"),
         ({'network': [1]}, 'network: expected a block of keys'),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import typing
 from collections.abc import Mapping
 from typing import Any, cast
@@ -25,6 +24,8 @@ TEACHERS = (BNN, LAN)
 # values of a file's `role`, the name of its option block network_<role>, whose networks a training delivers
 DELIVERED_ROLES = ('g', 'bsn')
 _LARGEST = 4096  # of a width or a depth that a file names
+_LONGEST = 16  # of a list of numbers in a message
+_MOST_WHITE = 10**6  # of a range: 65535 of 16-bit images is the largest in use
 
 
 class _Settings(OptionBlock):
@@ -32,7 +33,7 @@ class _Settings(OptionBlock):
 
     role: str | None = None
     network: dict[str, Any] | None = None
-    img_range: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    img_range: float | None = Field(default=None, gt=0, le=_MOST_WHITE, allow_inf_nan=False)
     inference: dict[str, Any] | None = None
 
 
@@ -75,11 +76,11 @@ def _problem(value: object, hint: type) -> str | None:
     """The expected value if ``value`` is not of the type that a network declares; else None."""
     if hint is bool:
         return None if isinstance(value, bool) else 'true or false'
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:
-        fits = is_number and isinstance(value, int) and 0 <= value <= _LARGEST
+        fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
         return None if fits else f'a whole number from 0 to {_LARGEST}'
-    return None if is_number and math.isfinite(value) and value > 0 else 'a number above 0'  # pyright: ignore
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= _MOST_WHITE
+    return None if fits else f'a number above 0, up to {_MOST_WHITE}'
 
 
 def _short(value: object) -> str:
@@ -88,14 +89,21 @@ def _short(value: object) -> str:
 
 
 def _advice(block: Mapping[str, Any]) -> str:
-    """How to name a network: with all arguments if each is a plain number, else by its type."""
-    plain = {key: value for key, value in block.items() if key != 'type' and isinstance(value, (bool, int, float))}
+    """How to name a network: with those of its arguments that are numbers or short lists of numbers."""
+    plain = {key: value for key, value in block.items() if key != 'type' and _is_plain(value)}
     text = yaml.safe_dump({'type': str(block.get('type'))[:60], **plain}, default_flow_style=True, sort_keys=False)
     text = ' '.join(text.split())
     rest = [_short(key) for key in block if key not in plain and key != 'type']
     return f"--network '{text}', or the argument network of Denoiser" + (
         f' (left out here: {", ".join(rest[:5])})' if rest else ''
     )
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list):
+        values = cast('list[object]', value)
+        return len(values) <= _LONGEST and all(isinstance(item, (int, float)) for item in values)
+    return isinstance(value, (int, float))
 
 
 def parse_network(text: str, where: str = '--network') -> dict[str, Any]:
