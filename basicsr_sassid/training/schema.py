@@ -12,7 +12,7 @@ from basicsr_sassid.data.schema import MAX_SCALE
 from basicsr_sassid.utils.names import FileName
 from basicsr_sassid.utils.schema import OptionBlock
 
-_MAX_ITER = 10**9
+MAX_ITER = 10**9  # of a run
 _MAX_SEED = 2**32 - 1  # NumPy's
 
 
@@ -71,7 +71,7 @@ class StageOptions(OptionBlock):
         loss: keys of the stage's loss that differ from its default.
     """
 
-    iter: int = Field(ge=0, le=_MAX_ITER)
+    iter: int = Field(ge=0, le=MAX_ITER)
     optim: dict[str, Any] | None = None
     scheduler: dict[str, Any] | None = None
     loss: dict[str, Any] | None = None
@@ -94,7 +94,7 @@ class TrainOptions(OptionBlock):
     """
 
     stages: dict[str, StageOptions]
-    total_iter: int | None = Field(default=None, ge=1)
+    total_iter: int | None = Field(default=None, ge=1, le=MAX_ITER)
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     grad_clip: float | None = Field(default=None, gt=0)
     precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = 'auto'

@@ -89,7 +89,9 @@ def check_range(
 
 def check_type(registry: Any, name: object, where: str) -> None:
     """Refuse a name that is not in BasicSR's ``registry``, and list those that are."""
-    if not isinstance(name, str) or (name not in registry and f'{name}_basicsr' not in registry):  # BasicSR's get looks for both
+    if not isinstance(name, str) or (
+        name not in registry and f'{name}_basicsr' not in registry
+    ):  # BasicSR's get looks for both
         raise UserError(f'{where}: nothing is registered as {name!r}. Registered: {", ".join(sorted(registry.keys()))}')
 
 
@@ -102,3 +104,9 @@ def check_registered(registry: Any, block: object, where: str) -> None:
     parameters = inspect.signature(registry.get(entries['type'])).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         check_keys(entries, ['type', *parameters], where)
+
+
+def argument_names(function: Any) -> list[str]:
+    """The named parameters of a function or class."""
+    parameters = inspect.signature(function).parameters.values()
+    return [item.name for item in parameters if item.kind not in (item.VAR_KEYWORD, item.VAR_POSITIONAL)]

@@ -23,9 +23,12 @@ import numpy as np
 from mmengine.utils import ProgressBar
 
 from basicsr_sassid.io.atomic import atomic_write, json_digest
+from basicsr_sassid.io.lmdb_file import DamagedLMDBError, check_whole
 from basicsr_sassid.utils.errors import UserError
+from basicsr_sassid.utils.option_checks import check_number
 
 COMPRESSION = 1  # PNG level: larger files, but read twice as fast as BasicSR's default of 3
+_MAX_SIZE, _MAX_THREADS = 65535, 256  # pixels, threads
 _PLAN, _DONE = b'__plan__', b'__done_%06d__'  # keys from which a stopped run continues; meta_info.txt lacks them
 
 
@@ -141,14 +144,13 @@ def write_lmdb(
     Raises:
         UserError: the LMDB exists, no readable image, no space left, or strict and a damaged image.
     """
+    check_cutting(size, step, workers, 0)
     lmdb_path = Path(lmdb_path).expanduser()
     plan = Plan(sources, size, step or size)
     if lmdb_path.suffix != '.lmdb':
         raise UserError(f'-o: expected a name that ends in .lmdb, got {lmdb_path}')
     if lmdb_path.exists():
         raise UserError(f'{lmdb_path} exists. Choose another name, or remove it first.')
-    if size < 0 or plan.step < 0:
-        raise UserError(f'size and step: expected numbers of pixels >= 1, got {size} and {plan.step}')
     keys: set[str] = set()
     for source in sources:
         if source.key in keys:
@@ -168,6 +170,15 @@ def write_lmdb(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return prepared
+
+
+def check_cutting(size: int, step: int | None, workers: int | None, least: int = 1) -> None:
+    """Raise UserError for a size, step or number of threads that is out of range: a step above the size leaves gaps."""
+    check_number(size, least, '--size', _MAX_SIZE)
+    if step is not None:
+        check_number(step, 1, '--step', size)
+    if workers is not None:
+        check_number(workers, 1, '--workers', _MAX_THREADS)
 
 
 def _write_images(
@@ -246,7 +257,13 @@ def _write_meta(folder: Path, plan: Plan, results: Mapping[int, Result]) -> Prep
 
 
 def _open(folder: Path, digest: bytes, map_size: int) -> lmdb.Environment:
-    """The LMDB of a stopped run with the same plan, or a new one."""
+    """The LMDB of a stopped run with the same plan, or a new one; a damaged one is written anew."""
+    try:
+        if (folder / 'data.mdb').exists():
+            check_whole(folder)
+    except DamagedLMDBError as error:
+        print(f'{error} It is of a stopped run, and is written anew.', file=sys.stderr, flush=True)
+        shutil.rmtree(folder)
     for _ in range(2):
         environment = lmdb.open(str(folder), map_size=map_size)
         with environment.begin(write=True) as transaction:
