@@ -48,10 +48,13 @@ def test_option_file_of_the_package_names_its_command_and_recipes(path):
         ),
         (
             {'methods': {'a': {'type': 'gaussian', 'sigma': 'x'}}},
-            "^methods.a.sigma: expected a number, or {best_of: .numbers.}, got 'x'",
+            "^methods.a.sigma: expected a number > 0, or {best_of: .numbers.}, got 'x'",
         ),
-        ({'methods': {'a': {'type': 'gaussian', 'sigma': {'best_of': []}}}}, '^methods.a.sigma: expected a number, or'),
-        ({'methods': {'a': {'type': 'opencv_nlm', 'h': 'auto'}}}, '^methods.a.h: expected a number, sigma, or'),
+        (
+            {'methods': {'a': {'type': 'gaussian', 'sigma': {'best_of': []}}}},
+            '^methods.a.sigma: expected a number > 0, or',
+        ),
+        ({'methods': {'a': {'type': 'opencv_nlm', 'h': 'auto'}}}, '^methods.a.h: expected a number > 0, sigma, or'),
         (
             {'methods': {'a': {'type': 'bm3d', 'noise': 'white'}}},
             "^methods.a.noise: expected one of sigma, spectrum, got 'white'",

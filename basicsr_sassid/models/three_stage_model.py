@@ -52,8 +52,8 @@ class ThreeStageModel(StagedModel):
         receptive, blind = (network_argument(opt, 'lan', 'receptive_size'), network_argument(opt, 'bnn', 'blind_size'))
         if blind is not None and patch is not None and blind >= 2 * patch - 1:
             raise UserError(
-                f'network_bnn.blind_size: expected less than twice datasets.train.patch_size {patch}, got {blind}: from '
-                'any pixel of a patch, the whole patch would be hidden'
+                f'network_bnn.blind_size: expected less than twice datasets.train.patch_size {patch}, got {blind}: '
+                'the whole patch would be hidden from each of its pixels'
             )
         if receptive is not None and blind is not None and receptive > blind:
             warnings.warn(

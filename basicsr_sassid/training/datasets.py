@@ -12,7 +12,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import DataLoader
 
 from basicsr_sassid.data.lmdb_meta import read_lmdb_meta
-from basicsr_sassid.data.schema import MAX_BATCH_SIZE, MAX_WORKERS
+from basicsr_sassid.data.schema import MAX_BATCH_SIZE, MAX_WORKERS, NoisyImageOptions
 from basicsr_sassid.training.validation import output_names
 from basicsr_sassid.utils.errors import UserError, require_path
 from basicsr_sassid.utils.names import is_file_name, stays_inside
@@ -40,15 +40,18 @@ def complete_dataset(block: object, where: str, required: Sequence[str]) -> dict
     if 'name' in required and not (isinstance(dataset['name'], str) and is_file_name(dataset['name'])):
         raise UserError(f'{where}.name: expected a text that can name a folder (no / or ..), got {dataset["name"]!r}')
     check_type(DATASET_REGISTRY, dataset['type'], f'{where}.type')
+    is_noisy = dataset['type'] == 'NoisyImageDataset'
     for key in ('dataroot_gt', 'dataroot_lq'):
-        if dataset.get(key) is not None:
-            if not isinstance(dataset[key], str):
+        if key in dataset and not (is_noisy and dataset[key] is None):
+            if not isinstance(dataset[key], str) or not dataset[key].strip():
                 raise UserError(f'{where}.{key}: expected a text, got {dataset[key]!r}')
             root = require_path(dataset[key], f'{where}.{key}')
             if root.suffix == '.lmdb':
                 read_lmdb_meta(root)
             dataset[key] = str(root)
-    if dataset['type'] != 'NoisyImageDataset':  # which checks its block
+    if is_noisy:
+        NoisyImageOptions.from_options({key: value for key, value in dataset.items() if key != 'dataroot_gt'}, where)
+    else:
         backend = dataset.setdefault(
             'io_backend', {'type': 'lmdb' if str(dataset['dataroot_lq']).endswith('.lmdb') else 'disk'}
         )

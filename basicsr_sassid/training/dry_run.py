@@ -75,7 +75,7 @@ def dry_run_test(opt: Mapping[str, Any], loaders: Sequence[DataLoader]) -> None:
 
 
 def check_metrics(metrics: Mapping[str, dict[str, Any]], where: str = 'val.metrics') -> None:
-    """Call each metric once on two small images. Raises UserError: an unknown one, or one that refuses its arguments."""
+    """Call each metric once on two small images. Raises UserError: an unknown one, or a refused argument."""
     rng = np.random.default_rng(0)
     images = {name: rng.integers(0, 256, (_METRIC_SIDE, _METRIC_SIDE, 3), np.uint8) for name in ('img', 'img2')}
     for name, block in metrics.items():

@@ -67,8 +67,7 @@ def make_scheduler(optimizer: torch.optim.Optimizer, block: Mapping[str, Any], l
 
 def _check_bounds(block: Mapping[str, Any], bounds: Mapping[str, Mapping[str, float]], where: str) -> None:
     for key in bounds.keys() & block.keys():
-        if not isinstance(block[key], list):  # of several groups of weights, or nothing that torch takes
-            check_range(block[key], f'{where}.{key}', **bounds[key])
+        check_range(block[key], f'{where}.{key}', **bounds[key])
 
 
 def _try_schedule(block: Mapping[str, Any], lr: float, length: int, where: str) -> None:

@@ -151,8 +151,8 @@ def _check_blocks(opt: dict[str, Any], is_train: bool) -> None:
     check_finite(opt)
     RunOptions.parse({key: opt[key] for key in RunOptions.model_fields if key in opt}, '')
     check_type(MODEL_REGISTRY, opt['model_type'], 'model_type')
-    for key in ('datasets', 'train', *networks):
-        if key in opt:
+    for key in ('datasets', 'train', 'inference', *networks):
+        if key in opt and not (key == 'inference' and opt[key] is None):
             check_keys(opt[key], opt[key] if isinstance(opt[key], Mapping) else (), key)
     _check_path(opt['path'], [name.removeprefix('network_') for name in networks])
     if opt.get('val') is not None:

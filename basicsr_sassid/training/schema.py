@@ -146,6 +146,13 @@ class ThreeStageTrainOptions(TrainOptions):
     texture: TextureOptions = TextureOptions()
     posterior: Literal[True, False, 'auto'] = False
 
+    @field_validator('posterior', mode='before')
+    @classmethod
+    def _is_no_number(cls, value: object) -> object:
+        if type(value) is int:  # which Literal takes for true and false
+            raise ValueError(f'expected one of true, false, auto, got {value}')
+        return value
+
     @field_validator('texture', mode='before')
     @classmethod
     def _empty_texture(cls, value: object) -> object:

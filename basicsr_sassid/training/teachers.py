@@ -59,8 +59,8 @@ def check_whole_images(options: TrainOptions, dataset: object) -> None:
     """Raise UserError if a cache is demanded, and the dataset gives no whole images."""
     if options.teacher_cache in ('lmdb', 'memory') and not isinstance(dataset, WholeImageDataset):
         raise UserError(
-            f'train.teacher_cache: {options.teacher_cache} needs NoisyImageDataset, not {type(dataset).__name__}. Set it '
-            'to off.'
+            f'train.teacher_cache: {options.teacher_cache} needs NoisyImageDataset, not {type(dataset).__name__}. Set '
+            'it to off.'
         )
 
 

@@ -1,4 +1,4 @@
-"""Names that become files and folders: those of runs, datasets and images never lead out of the folder they belong to."""
+"""Names that become files and folders: those of runs, datasets and images never lead out of their folder."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ Block = TypeVar('Block', bound='OptionBlock')
 
 
 class OptionBlock(BaseModel):
-    """Base of the option blocks that this package defines: unknown keys are errors, YAML's ``yes`` is no number, nor are
-    nan and inf.
+    """Base of the option blocks that this package defines: unknown keys are errors; YAML's ``yes`` is
+    no number, nor are nan and inf.
 
     Attributes:
         renamed_keys: old key -> what to write now; an old key is an error that names the new one.
