@@ -12,7 +12,7 @@ import pytest
 from basicsr_sassid import cli
 from basicsr_sassid.cli import build_parser, main
 
-from helpers import write_yml
+from helpers import run_python, tiny_options, tree, write_yml
 
 COMMANDS = ['train', 'test', 'prepare', 'denoise', 'submit', 'clean', 'noise', 'benchmark', 'export', 'demo']
 INTERRUPTIBLE = [
@@ -149,3 +149,28 @@ def write_photographs(folder: Path) -> None:
         for name, image in (('noisy', scene + rng.normal(0, 20, scene.shape)), ('clean', scene)):
             (folder / name).mkdir(exist_ok=True)
             cv2.imwrite(str(folder / name / f'{number}.png'), image.clip(0, 255).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize('source', ['folder', 'sidd', 'dnd', 'polyu'])
+@pytest.mark.parametrize(('flag', 'value'), [('--workers', '-3'), ('--workers', '0'), ('--size', '0')])
+def test_prepare_number_out_of_range_is_one_paragraph(source, flag, value, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    line = error_of(capsys, 'prepare', source, '.', '-o', 'x.lmdb', flag, value)
+    assert line.startswith(f'error: {flag}: expected a number from 1 to') and line.endswith(f'got {value}')
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('module', ['train', pytest.param('test', marks=pytest.mark.slow)])
+def test_module_run_by_python_warns_of_nothing(module, tmp_path):
+    """runpy warns of a module that the import of its package has imported."""
+    done = run_python('-W', 'error::RuntimeWarning', '-m', f'basicsr_sassid.{module}', '--help', cwd=tmp_path)
+    assert done.returncode == 0 and 'Warning' not in done.stdout, done.stdout
+
+
+def test_train_with_nothing_usable_leaves_the_folder_unchanged(photographs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_yml(tiny_options(photographs), tmp_path / 'a.yml')
+    before = tree(tmp_path)
+    for change in ('name=../victim', 'manual_seed=-1', 'manual_seed=abc', 'logger:print_freq=0', 'dist_params=5'):
+        assert error_of(capsys, 'train', '-opt', 'a.yml', '--force_yml', change).startswith('error: ')
+        assert tree(tmp_path) == before

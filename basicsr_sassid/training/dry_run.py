@@ -48,24 +48,23 @@ def dry_run_training(
     _check_logger(opt['logger'])
     with _dry(opt) as trial:
         _check_evaluation(trial, val_loaders)
-        with _named('model_type', trial):
-            model: Any = build_model(trial)
+        model = _build(trial)
         if isinstance(model, StagedTraining):
             model.check_dataset(dataset)
         sample = first_sample(dataset, 'datasets.train')
-        for iteration in _first_iterations(model, trial):
-            _try_iteration(model, trial, sample, iteration)
+        for iteration in _first_iterations(model):
+            # a model of its own for each: the step of one stage does not reach the targets of the next
+            _try_iteration(_build(trial), trial, sample, iteration)
         if state:
             with _named('resume', trial):
-                model.resume_training(state)
+                _build(trial).resume_training(state)
 
 
 def dry_run_test(opt: Mapping[str, Any], loaders: Sequence[DataLoader]) -> None:
     """The network on a corner of the first image of each test set, and each metric. Raises UserError."""
     with _dry(opt) as trial:
         samples = _check_evaluation(trial, loaders)
-        with _named('model_type', trial):
-            model: Any = build_model(trial)
+        model = _build(trial)
         for sample in samples:
             if isinstance(sample.get('lq'), Tensor) and sample['lq'].dim() == 3:
                 corner = sample['lq'][:, :_TEST_SIDE, :_TEST_SIDE]
@@ -130,7 +129,12 @@ def _check_logger(logger: Mapping[str, Any]) -> None:
         raise UserError('logger.wandb: it needs use_tb_logger: true')
 
 
-def _first_iterations(model: Any, opt: Mapping[str, Any]) -> list[int]:
+def _build(opt: dict[str, Any]) -> Any:
+    with _named('model_type', opt):
+        return build_model(copy.deepcopy(opt))  # BasicSR's models take keys out of their options
+
+
+def _first_iterations(model: Any) -> list[int]:
     """The first iteration of each stage."""
     if not isinstance(model, StagedTraining):
         return [1]

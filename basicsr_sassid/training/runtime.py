@@ -104,7 +104,8 @@ def prepare_folders(opt: dict[str, Any], resuming: bool) -> None:
                 archive(Path(folder))
         for key in ('models', 'training_states', 'visualization'):
             for partial in make_folder(opt['path'][key]).glob('.tmp_*'):  # of a save that was killed
-                partial.unlink()
+                if partial.is_file() and partial.suffix in ('.pth', '.state', '.png'):
+                    partial.unlink()
     if opt['dist']:
         distributed.barrier()
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from basicsr_sassid.utils.errors import UserError
 
-_LARGEST = 2**63  # no number of an option reaches it
+_LARGEST = 2**63  # what torch and NumPy take as a whole number
 _DEEPEST = 32  # blocks in blocks
 
 
@@ -60,8 +60,10 @@ def check_finite(value: object, where: str = '', depth: int = 0) -> None:
     place = where or 'options'
     if depth > _DEEPEST:
         raise UserError(f'{place}: expected at most {_DEEPEST} blocks inside each other')
-    if isinstance(value, int | float) and not (math.isfinite(value) and abs(value) < _LARGEST):
-        raise UserError(f'{place}: expected a finite number below 2^63, got {value!r}')
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f'{place}: expected a finite number, got {value!r}')
+    if isinstance(value, int) and abs(value) >= _LARGEST:
+        raise UserError(f'{place}: expected a number below 2^63, got {value!r}')
     if isinstance(value, Mapping):
         for key, entry in cast(Mapping[object, object], value).items():
             check_finite(entry, f'{where}.{key}'.removeprefix('.'), depth + 1)

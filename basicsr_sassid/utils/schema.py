@@ -56,8 +56,9 @@ def _describe(cls: type[OptionBlock], error: ErrorDetails, where: str) -> str:
         return _unknown_key(cls, str(key), block)
     if kind == 'missing':
         return f'{block}: key {key!r} is missing.'
-    if key == '[key]':
-        return f'{block}: expected a text as the key, got {error["input"]!r}'
+    if key == '[key]':  # of a block whose keys are names
+        reason = context['error'] if kind == 'value_error' else f'expected a text as the key, got {error["input"]!r}'
+        return f'{block.rpartition(".")[0]}: {reason}'
     if kind == 'value_error':  # of a validator of ours
         return f'{place}: {context["error"]}'
     return f'{place}: {_expected(kind, context, error["msg"])}, got {error["input"]!r}'
