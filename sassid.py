@@ -282,7 +282,7 @@ def add_demo(commands: Commands) -> None:
     demo.add_argument('--noisy', metavar='FOLDER', help='real noisy photographs instead of the simulated ones')
     demo.add_argument('--reference', metavar='FOLDER', help='their clean references, for the table alone')
     demo.add_argument('--clean', help=argparse.SUPPRESS)  # the old name
-    demo.add_argument('--scale', type=float, help='iterations, as a multiple of those of train_cpu.yml')
+    demo.add_argument('--scale', type=float, help='iterations, as a multiple (0 to 1000) of those of train_cpu.yml')
     demo.set_defaults(run='run_demo')
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ from basicsr_sassid.evaluation.schema import BestOf, GaussianOptions, OpenCVNLMO
 from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.inference.spectral import SpectralDenoiser
 from basicsr_sassid.io.atomic import write_json
-from basicsr_sassid.io.photo import Photo, list_images, read_photo, write_photo
+from basicsr_sassid.io.demo_files import DemoFiles
+from basicsr_sassid.io.photo import Photo, image_size, list_images, read_photo, write_photo
 from basicsr_sassid.noise.synthetic import simulate_camera
 from basicsr_sassid.ops.arrays import centre_crop
 from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import customize, options_file, resolve_options
 from basicsr_sassid.utils.errors import UserError, expand_path, require_path
+from basicsr_sassid.utils.option_checks import check_range
 from basicsr_sassid.utils.sequences import evenly_spaced
 
 RECIPE = 'sassid/train_cpu.yml'
@@ -41,6 +43,7 @@ BLUR_SIGMAS = (0.8, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)  # pixels
 NLM_STRENGTHS = (3.0, 5.0, 10.0, 15.0, 20.0, 30.0)  # grey levels
 _PROTOCOLS = {'psnr': 'psnr', 'ssim': 'ssim_gaussian'}
 _MAX_ROWS = 3  # of the picture
+MAX_SCALE = 1000  # of the iterations
 
 Denoise = Callable[[np.ndarray], np.ndarray]
 Pairs = list[tuple[np.ndarray, np.ndarray]]  # (noisy image, clean reference), (H, W, 3) uint8 RGB
@@ -55,28 +58,37 @@ def run_demo(
     """Train the three stages on noisy photographs alone, then compare with classical denoisers.
 
     Args:
-        output: folder for the data, the training and the results.
+        output: folder for ``table.json`` and ``comparison.png``, and for the data and the training in ``demo_files``.
         noisy: folder of real noisy photographs; by default simulated camera noise on scikit-image's photographs.
         reference: folder of their clean references, of the same names. They are opened after the training.
-        scale: multiple of train_cpu.yml's iterations; default: 1 for real photographs, 0.25 for the simulated ones.
+        scale: multiple of train_cpu.yml's iterations, above 0 and below 1000; default: 1 for real photographs, 0.25
+            for the simulated ones.
 
     Returns:
         Method -> psnr (dB) and ssim, means over images, also in ``output/table.json``; empty without references.
 
     Raises:
-        UserError: no such folder, references of other names or sizes, a training that fails.
+        UserError: a scale out of range, no such folder, references of other names or sizes, files in ``output`` that
+            no demo wrote: before anything is written. A training that fails.
     """
     started = time.time()
     output = expand_path(output, '-o')
+    if scale is not None:
+        check_range(scale, '--scale', above=0, below=MAX_SCALE)
+    if noisy is None and reference is not None:
+        raise UserError('--reference: give the noisy photographs too, --noisy FOLDER')
     is_simulated = noisy is None
-    if noisy is None:
-        noisy_folder, reference_folder = simulate_photographs(output / 'photographs')
-    else:
-        noisy_folder = require_path(noisy, '--noisy')
-        reference_folder = None if reference is None else require_path(reference, '--reference')
+    noisy_folder = None if noisy is None else require_path(noisy, '--noisy')
+    reference_folder = None if reference is None else require_path(reference, '--reference')
+    if noisy_folder is not None and reference_folder is not None:
+        check_sizes(match_names(noisy_folder, reference_folder))
+    files = DemoFiles(output)
+    files.claim()
+    if noisy_folder is None:
+        noisy_folder, reference_folder = simulate_photographs(files.folder / 'photographs')
     if scale is None:
         scale = SIMULATED_SCALE if is_simulated else 1.0
-    models = _train(noisy_folder, output, scale, SIMULATED_NETWORKS if is_simulated else {})
+    models = _train(noisy_folder, files.folder, scale, SIMULATED_NETWORKS if is_simulated else {})
     trained = time.time()
     print(f'\nTrained in {(trained - started) / 60:.1f} minutes. Comparing ...', flush=True)
     weights = models / 'net_g_latest.pth'
@@ -89,20 +101,18 @@ def run_demo(
     pairs = read_pairs(noisy_folder, reference_folder)
     table, pictures = _compare(pairs, _methods(pairs, models))
     _print_table(table, len(pairs), is_simulated)
-    write_json(
-        {
-            'pairs': len(pairs),
-            'iterations_scale': scale,
-            'training_seconds': round(trained - started),
-            'seconds': round(time.time() - started),
-            'methods': table,
-        },
-        output / 'table.json',
-        indent=2,
-    )
-    write_photo(Photo(draw_crop_grid([_crops(picture) for picture in pictures])), output / 'comparison.png')
+    content = {
+        'pairs': len(pairs),
+        'iterations_scale': scale,
+        'training_seconds': round(trained - started),
+        'seconds': round(time.time() - started),
+        'methods': table,
+    }
+    files.publish('table.json', lambda path: write_json(content, path, indent=2))
+    grid = Photo(draw_crop_grid([_crops(picture) for picture in pictures]))
+    picture = files.publish('comparison.png', lambda path: write_photo(grid, path))
     print(
-        f'\nPicture: {output / "comparison.png"}\nDenoise other photographs with this noise:\n'
+        f'\nPicture: {picture}\nDenoise other photographs with this noise:\n'
         f'  sassid denoise PHOTOS -o OUT --weights {weights}'
     )
     return table
@@ -130,12 +140,8 @@ def simulate_photographs(folder: Path) -> tuple[Path, Path]:
     return folder / 'noisy', folder / 'clean'
 
 
-def read_pairs(noisy: Path, reference: Path) -> Pairs:
-    """Read the images that are in both folders: at most 40, evenly spaced, of each at most the central 512x512 pixels.
-
-    Raises:
-        UserError: no common name, an image that cannot be read, sizes that differ.
-    """
+def match_names(noisy: Path, reference: Path) -> list[tuple[Path, Path]]:
+    """(noisy image, clean reference) of each common name: at most 40, evenly spaced. Raises UserError without any."""
     others = {path.relative_to(reference).with_suffix(''): path for path in list_images(reference)}
     both = [
         (path, others[path.relative_to(noisy).with_suffix('')])
@@ -144,13 +150,30 @@ def read_pairs(noisy: Path, reference: Path) -> Pairs:
     ]
     if not both:
         raise UserError(f'--reference {reference}: no image there has the name of one in {noisy}')
-    pairs = []
-    for paths in evenly_spaced(both, MAX_PAIRS):
-        first, second = (np.round(read_photo(path).as_rgb_float() * 255).astype(np.uint8) for path in paths)
-        if first.shape != second.shape:
-            raise UserError(f'{paths[1]}: expected the size of {paths[0]}, {first.shape}, got {second.shape}')
-        pairs.append((centre_crop(first, MAX_SIDE), centre_crop(second, MAX_SIDE)))
-    return pairs
+    return evenly_spaced(both, MAX_PAIRS)
+
+
+def check_sizes(paths: Sequence[tuple[Path, Path]]) -> None:
+    """Raise UserError for a clean reference of another size than its noisy image; only the files' headers are read."""
+    for noisy, reference in paths:
+        sizes = image_size(noisy), image_size(reference)
+        if sizes[0] != sizes[1]:
+            raise UserError(f'{reference}: expected the size of {noisy}, {sizes[0]}, got {sizes[1]}')
+
+
+def read_pairs(noisy: Path, reference: Path) -> Pairs:
+    """Read the pairs of :func:`match_names`, of each image at most the central 512x512 pixels.
+
+    Raises:
+        UserError: no common name, an image that cannot be read, sizes that differ.
+    """
+    paths = match_names(noisy, reference)
+    check_sizes(paths)
+    return [(_read_centre(first), _read_centre(second)) for first, second in paths]
+
+
+def _read_centre(path: Path) -> np.ndarray:
+    return centre_crop(np.round(read_photo(path).as_rgb_float() * 255).astype(np.uint8), MAX_SIDE)
 
 
 def mean_psnr(denoise: Denoise, pairs: Pairs) -> float:

@@ -22,7 +22,8 @@ INTRODUCTION = """# Options
 Generated from the typed option blocks by `python docs/generate_options.py`; do not edit.
 
 One file is one run. A misspelt key is an error that names the right one. `--force_yml a:b=value` changes or adds a
-key on the command line; values are read as YAML. Complete examples with a reason for each value:
+key on the command line; values are read as YAML. Values out of range, names that are no file names, and anything that
+cannot be built or called are errors before a file is written or an earlier run is renamed. Complete examples with a reason for each value:
 [options/sassid/train_sidd.yml](../options/sassid/train_sidd.yml) and the other files of [options/](../options).
 
 ## Networks and their roles
@@ -43,21 +44,17 @@ registries and torch define their keys, and an unknown one is an error that list
 
 ## Top level
 
-| key | meaning | default |
-|---|---|---|
-| `name` | name of the run; its files are in `experiments/<name>` | required |
-| `model_type` | a model of this package (README: methods) or of BasicSR | required |
-| `img_range` | value of white for networks and losses | 255 |
-| `num_gpu` | `auto`: one GPU if there is one; or a number | auto |
-| `manual_seed` | seed of the run | random |
-| `datasets` | blocks `train`, `val`, `val_2` ..., or `test`, `test_2` ... | required |
-| `network_*` | `{type: NAME, ...}`, any network of BasicSR's registry | |
-| `path` | `pretrain_network_*`, `param_key_*` (`params` or `params_ema`), `strict_load_*`, `resume_state` | |
-| `train`, `val`, `logger`, `inference` | below | |
-| `dist_params` | `backend`, `timeout` (seconds), `port` of the processes | nccl, 7200 |
+| block | content |
+|---|---|
+| `datasets` | blocks `train`, `val`, `val_2` ..., or `test`, `test_2` ... |
+| `network_*` | `{type: NAME, ...}`, any network of BasicSR's registry |
+| `path` | `pretrain_network_*`, `param_key_*` (`params` or `params_ema`), `strict_load_*`, `resume_state` |
+| `train`, `val`, `logger`, `inference`, `dist_params` | below |
 """
 
 BLOCKS: list[tuple[str, type[OptionBlock]]] = [
+    ('Top level, beside the blocks', schema.RunOptions),
+    ('dist_params', schema.DistOptions),
     ('train', schema.TrainOptions),
     ('train of ThreeStageModel', schema.ThreeStageTrainOptions),
     ('train of APBSNModel, SDAPModel, AMSNetModel', schema.SubsampledTrainOptions),
@@ -69,6 +66,7 @@ BLOCKS: list[tuple[str, type[OptionBlock]]] = [
     ('datasets.<name> of type NoisyImageDataset', NoisyImageOptions),
     ('val', schema.ValOptions),
     ('logger', schema.LoggerOptions),
+    ('logger.wandb', schema.WandbOptions),
     ('Files of options/evaluation', evaluation.EvaluationOptions),
     ('datasets.<name> of an evaluation', evaluation.DatasetOptions),
     ('trainings.<name> of an evaluation', evaluation.TrainingOptions),

@@ -141,3 +141,16 @@ def latest_params(folder: Path, name: str, network: str, label: str = 'latest') 
 def trained(opt: dict, folder: Path, **flags) -> StagedModel:
     """Train below ``folder``; ``flags`` are those of resolve_options."""
     return train(resolve_options(opt, folder, True, **flags))
+
+
+def without_dry_run(monkeypatch) -> None:
+    """For tests that count or compare the calls of the training itself."""
+    monkeypatch.setattr('basicsr_sassid.training.loop.dry_run_training', lambda *_: None)
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file and folder below ``folder``: its size and time of change."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_size if path.is_file() else 0, path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob('*'))
+    }

@@ -18,7 +18,7 @@ from basicsr_sassid.io.checkpoint import build_network
 from basicsr_sassid.pipeline.options import EFFORTS
 from sassid import build_parser, main
 
-from helpers import ROOT, write_yml
+from helpers import ROOT, run_python, tiny_options, tree, write_yml
 
 COMMANDS = ['train', 'test', 'prepare', 'denoise', 'submit', 'clean', 'noise', 'benchmark', 'export', 'demo']
 INTERRUPTIBLE = [
@@ -233,3 +233,28 @@ def test_clean_output_around_the_input_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(['clean', 'noisy', '-o', '.', '--effort', 'instant'])
     assert {'0.png', '1.png', 'report.html'} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize('source', ['folder', 'sidd', 'dnd', 'polyu'])
+@pytest.mark.parametrize(('flag', 'value'), [('--workers', '-3'), ('--workers', '0'), ('--size', '0')])
+def test_prepare_number_out_of_range_is_one_paragraph(source, flag, value, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    line = error_of(capsys, 'prepare', source, '.', '-o', 'x.lmdb', flag, value)
+    assert line.startswith(f'error: {flag}: expected a number from 1 to') and line.endswith(f'got {value}')
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('module', ['train', pytest.param('test', marks=pytest.mark.slow)])
+def test_module_run_by_python_warns_of_nothing(module, tmp_path):
+    """runpy warns of a module that the import of its package has imported."""
+    done = run_python('-W', 'error::RuntimeWarning', '-m', f'basicsr_sassid.{module}', '--help', cwd=tmp_path)
+    assert done.returncode == 0 and 'Warning' not in done.stdout, done.stdout
+
+
+def test_train_with_nothing_usable_leaves_the_folder_unchanged(photographs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_yml(tiny_options(photographs), tmp_path / 'a.yml')
+    before = tree(tmp_path)
+    for change in ('name=../victim', 'manual_seed=-1', 'manual_seed=abc', 'logger:print_freq=0', 'dist_params=5'):
+        assert error_of(capsys, 'train', '-opt', 'a.yml', '--force_yml', change).startswith('error: ')
+        assert tree(tmp_path) == before

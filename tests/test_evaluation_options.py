@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from basicsr_sassid.evaluation.pairs import read_pairs
-from basicsr_sassid.evaluation.runner import check_benchmark
+from basicsr_sassid.evaluation.runner import check_benchmark, run_benchmark
 from basicsr_sassid.evaluation.schema import DatasetOptions
 from basicsr_sassid.training.options import read_options
 from basicsr_sassid.utils.errors import UserError
 
 from evaluation_scenes import options
-from helpers import ROOT
+from helpers import ROOT, tree
 
 OPTION_FILES = sorted((ROOT / 'options/evaluation').glob('*.yml'))
 SIZE = (128, 144)  # pixels: no smaller image is used for the blend
@@ -48,10 +48,13 @@ def test_option_file_of_the_package_names_its_command_and_recipes(path):
         ),
         (
             {'methods': {'a': {'type': 'gaussian', 'sigma': 'x'}}},
-            "^methods.a.sigma: expected a number, or {best_of: .numbers.}, got 'x'",
+            "^methods.a.sigma: expected a number > 0, or {best_of: .numbers.}, got 'x'",
         ),
-        ({'methods': {'a': {'type': 'gaussian', 'sigma': {'best_of': []}}}}, '^methods.a.sigma: expected a number, or'),
-        ({'methods': {'a': {'type': 'opencv_nlm', 'h': 'auto'}}}, '^methods.a.h: expected a number, sigma, or'),
+        (
+            {'methods': {'a': {'type': 'gaussian', 'sigma': {'best_of': []}}}},
+            '^methods.a.sigma: expected a number > 0, or',
+        ),
+        ({'methods': {'a': {'type': 'opencv_nlm', 'h': 'auto'}}}, '^methods.a.h: expected a number > 0, sigma, or'),
         (
             {'methods': {'a': {'type': 'bm3d', 'noise': 'white'}}},
             "^methods.a.noise: expected one of sigma, spectrum, got 'white'",
@@ -121,3 +124,44 @@ def test_read_pairs_missing_reference_is_named(pairs):
     (pairs / 'clean/4.png').unlink()
     with pytest.raises(UserError, match='datasets.set: .*different number of images'):
         read_pairs('set', dataset(pairs))
+
+
+# ---- what is tried before the first image ----
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'name': '../x'}, '^name: expected the name of a file or folder'),
+        ({'protocols': ['pyiqa:nothing']}, '^protocols.pyiqa:nothing: metric nothing|pyiqa knows'),
+        ({'protocols': ['pyiqa:']}, '^protocols: expected some of'),
+        ({'device': 'cuda:7'}, "^device 'cuda:7'"),
+        ({'trainings': {'t': {'opt': 'sassid/train_cpu.yml', 'minutes': float('nan')}}}, 'minutes: .*finite'),
+        (
+            {'trainings': {'t': {'opt': 'sassid/train_cpu.yml', 'minutes': 1, 'force_yml': ['train:grad_clip=-1']}}},
+            '^trainings.t: train.grad_clip: expected a number > 0, got -1',
+        ),
+        ({'trainings': {'../t': {'opt': 'sassid/train_cpu.yml', 'minutes': 1}}}, 'expected the name of a file'),
+        ({'methods': {'a': {'type': 'gaussian', 'sigma': -1}}}, '^methods.a.sigma: expected a number > 0'),
+        ({'methods': {'a': {'type': 'skimage_tv', 'weights': []}}}, '^methods.a.weights'),
+    ],
+)
+def test_run_benchmark_unusable_option_is_refused_before_anything_is_written(pairs, tmp_path, changes, message):
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match=message):
+        run_benchmark({**options(pairs, a={'type': 'noisy'}), **changes}, tmp_path)
+    assert tree(tmp_path) == before
+
+
+def test_run_benchmark_dataset_name_with_a_separator_is_refused(pairs, tmp_path):
+    opt = options(pairs, a={'type': 'noisy'})
+    opt['datasets'] = {'../set': opt['datasets']['set']}
+    with pytest.raises(UserError, match='^datasets.*expected the name of a file or folder'):
+        run_benchmark(opt, tmp_path)
+
+
+def test_run_benchmark_announces_methods_that_will_fail(pairs, tmp_path, capsys):
+    broken = {'type': 'denoiser', 'weights': 'nowhere.pth'}
+    run_benchmark(options(pairs, a={'type': 'noisy'}, b=broken), tmp_path)
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith('methods.b will fail: weights: no such file or folder: nowhere.pth')

@@ -92,7 +92,16 @@ def test_prepare_folder_all_images_broken_raises_user_error(tmp_path):
 
 @pytest.mark.parametrize(
     ('name', 'options', 'message'),
-    [('x.lmdb', {}, 'x.lmdb exists'), ('x', {}, 'ends in .lmdb'), ('y.lmdb', {'size': 0}, 'size and step: expected')],
+    [
+        ('x.lmdb', {}, 'x.lmdb exists'),
+        ('x', {}, 'ends in .lmdb'),
+        ('y.lmdb', {'size': 0}, '^--size: expected a number from 1 to 65535, got 0'),
+        ('y.lmdb', {'size': -5}, '^--size: expected a number from 1'),
+        ('y.lmdb', {'step': 0}, '^--step: expected a number from 1 to 512, got 0'),
+        ('y.lmdb', {'size': 64, 'step': 65}, '^--step: expected a number from 1 to 64, got 65'),
+        ('y.lmdb', {'workers': -3}, '^--workers: expected a number from 1 to 256, got -3'),
+        ('y.lmdb', {'workers': 0}, '^--workers: expected'),
+    ],
 )
 def test_prepare_folder_unusable_output_or_size_raises_user_error(photographs, tmp_path, name, options, message):
     (tmp_path / 'x.lmdb').mkdir()

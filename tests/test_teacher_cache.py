@@ -23,7 +23,7 @@ from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.utils.errors import UserError
 
-from helpers import assert_same, run_code, run_module, tiny_options, weights_of, write_yml
+from helpers import assert_same, run_code, run_module, tiny_options, weights_of, without_dry_run, write_yml
 
 
 def cached_options(photographs: Path, kind: str = 'lmdb', **changes) -> dict:
@@ -103,6 +103,7 @@ def test_dataset_crops_patch_and_cached_target_alike(photographs):
 
 @pytest.mark.parametrize('kind', ['lmdb', 'memory'])
 def test_teacher_with_a_cache_predicts_each_image_once(photographs, tmp_path, monkeypatch, kind):
+    without_dry_run(monkeypatch)
     asked = []
     forward = BNN.forward
     monkeypatch.setattr(BNN, 'forward', lambda self, x: (asked.append(self.training), forward(self, x))[1])
@@ -117,6 +118,7 @@ def test_teacher_with_a_cache_predicts_each_image_once(photographs, tmp_path, mo
 
 @pytest.mark.parametrize('posterior', [False, True])
 def test_cached_target_equals_the_live_target(photographs, tmp_path, monkeypatch, posterior):
+    without_dry_run(monkeypatch)
     """A patch as large as the image is one window, in the first symmetry: there the cached answer is the live one."""
     opt = cached_options(photographs, posterior=posterior)
     opt['datasets']['train'].update(patch_size=64, use_hflip=False, use_rot=False)

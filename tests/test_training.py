@@ -16,7 +16,17 @@ from basicsr_sassid.training.stages import stage_at
 from basicsr_sassid.training.validation import output_names
 from basicsr_sassid.utils.errors import UserError
 
-from helpers import ROOT, assert_same, run_module, tiny_options, trained, weights_of, with_validation, write_yml
+from helpers import (
+    ROOT,
+    assert_same,
+    run_module,
+    tiny_options,
+    trained,
+    weights_of,
+    with_validation,
+    without_dry_run,
+    write_yml,
+)
 
 # ---- stages ----
 
@@ -45,6 +55,7 @@ def test_stage_trains_its_network_alone(photographs, tmp_path):
 
 def test_stage_schedule_starts_anew_in_each_stage(photographs, tmp_path, monkeypatch):
     rates = []
+    without_dry_run(monkeypatch)
     step = StagedModel.optimize_parameters
     monkeypatch.setattr(
         StagedModel,

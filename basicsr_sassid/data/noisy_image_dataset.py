@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 import torch
 from basicsr.utils import FileClient
@@ -15,12 +15,11 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from basicsr_sassid.data.lmdb_meta import read_lmdb_meta
 from basicsr_sassid.data.schema import NoisyImageOptions
 from basicsr_sassid.data.teacher_cache import TeacherCache, unpack
 from basicsr_sassid.io.photo import decode_photo, image_size, list_images
 from basicsr_sassid.utils.errors import UserError, require_path
-
-_META_LINE = re.compile(r'(?P<file>.+) \((?P<h>\d+),(?P<w>\d+),(?P<c>\d+)\) (?P<compress>\d+)')
 
 
 @DATASET_REGISTRY.register()
@@ -43,7 +42,7 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
 
     Raises:
         UserError: the path does not exist, no image, an unreadable one, one smaller than the patch, an unknown key, a
-            folder that is no BasicSR LMDB.
+            folder that is no BasicSR LMDB, or a damaged one.
     """
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
@@ -59,7 +58,7 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
         self.root = require_path(self.options.dataroot_lq, f'{where}.dataroot_lq')
         backend = self.options.io_backend.type or ('lmdb' if self.root.suffix == '.lmdb' else 'disk')
         self.is_lmdb = backend == 'lmdb'
-        self.paths, self.sizes = self._read_meta() if self.is_lmdb else self._scan_folder()
+        self.paths, self.sizes = read_lmdb_meta(self.root) if self.is_lmdb else self._scan_folder()
         self._select_phase(where)
         self.patch_size = self.options.patch_size if self.options.phase == 'train' else None
         if self.options.phase == 'train':
@@ -92,28 +91,6 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
         if not paths:
             raise UserError(f'dataroot_lq: no image in {self.root} or below')
         return [str(path) for path in paths], [image_size(path) for path in paths]
-
-    def _read_meta(self) -> tuple[list[str], list[tuple[int, int]]]:
-        meta = self.root / 'meta_info.txt'
-        if self.root.suffix != '.lmdb' or not meta.is_file() or not (self.root / 'data.mdb').is_file():
-            raise UserError(
-                f"dataroot_lq: {self.root} is no LMDB in BasicSR's format (a folder *.lmdb with data.mdb "
-                'and meta_info.txt). Write one with: sassid prepare folder PHOTOS -o NAME.lmdb'
-            )
-        keys: list[str] = []
-        sizes: list[tuple[int, int]] = []
-        for number, line in enumerate(meta.read_text().splitlines(), 1):
-            match = _META_LINE.fullmatch(line)
-            if match is None:
-                raise UserError(
-                    f'{meta}, line {number}: expected "name.png (height,width,channels) compression", '
-                    f'found {line!r}. Write the LMDB again with: sassid prepare folder'
-                )
-            keys.append(match['file'].split('.')[0])  # BasicSR's rule: the key ends at the first dot
-            sizes.append((int(match['h']), int(match['w'])))
-        if not keys:
-            raise UserError(f'dataroot_lq: {meta} names no image')
-        return keys, sizes
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -150,13 +127,10 @@ class NoisyImageDataset(Dataset[dict[str, Any]]):
                 raise UserError(f'cannot read {path}: {error.strerror or error}.') from error
         if self._file_client is None:
             self._file_client = FileClient('lmdb', db_paths=str(self.root), client_keys='lq')
-        content = self._file_client.get(path, 'lq')
-        if content is None:
-            raise UserError(
-                f'{self.root}: meta_info.txt names {path!r}, data.mdb does not hold it. Write it again '
-                'with: sassid prepare folder'
-            )
-        return bytes(content)
+        try:
+            return bytes(self._file_client.get(path, 'lq'))
+        except (lmdb.Error, TypeError) as error:  # TypeError: of None, for a key that has gone since it was opened
+            raise UserError(f'{self.root} is damaged at {path!r}: {error}. Copy or write it again.') from error
 
 
 def random_crop(

@@ -89,7 +89,7 @@ class SeededDataset(Dataset[Any]):
         return len(self.dataset)  # pyright: ignore[reportArgumentType]  torch's Dataset declares no length
 
     def __getitem__(self, draw: Draw) -> Any:
-        with _restored_random_state():
+        with restored_random_state():
             seed = int(np.random.SeedSequence((self.seed, draw.number)).generate_state(1)[0])
             random.seed(seed)
             np.random.seed(seed)
@@ -98,7 +98,8 @@ class SeededDataset(Dataset[Any]):
 
 
 @contextlib.contextmanager
-def _restored_random_state() -> Iterator[None]:
+def restored_random_state() -> Iterator[None]:
+    """Restore the random states of Python, NumPy and torch (of the CPU) at the end of the block."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield

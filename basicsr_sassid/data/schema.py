@@ -8,7 +8,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from basicsr_sassid.utils.names import FileName
 from basicsr_sassid.utils.schema import OptionBlock
+
+MAX_BATCH_SIZE, MAX_WORKERS, MAX_SCALE = 4096, 128, 64  # of one process
 
 
 class BackendOptions(OptionBlock):
@@ -40,18 +43,18 @@ class NoisyImageOptions(OptionBlock):
         scale: BasicSR's upscaling factor; the training loop sets it.
     """
 
-    name: str | None = None
+    name: FileName | None = None
     type: str | None = None
     dataroot_lq: str
     io_backend: BackendOptions = BackendOptions()
-    patch_size: int | None = Field(default=None, ge=1)
+    patch_size: int | None = Field(default=None, ge=1, le=16384)
     use_hflip: bool = True
     use_rot: bool = True
     hold_out: int = 0
-    batch_size_per_gpu: int | None = Field(default=None, ge=1)
-    num_worker_per_gpu: int | None = Field(default=None, ge=0)
+    batch_size_per_gpu: int | None = Field(default=None, ge=1, le=MAX_BATCH_SIZE)
+    num_worker_per_gpu: int | None = Field(default=None, ge=0, le=MAX_WORKERS)
     phase: str | None = None
-    scale: int = 1
+    scale: int = Field(default=1, ge=1, le=MAX_SCALE)
 
     @field_validator('dataroot_lq', mode='before')
     @classmethod

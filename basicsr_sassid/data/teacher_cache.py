@@ -12,11 +12,13 @@ from typing import Any
 import lmdb
 import numpy as np
 import torch
+from basicsr.utils import get_root_logger
 from torch import Tensor
 
 from basicsr_sassid.io.atomic import make_folder
 from basicsr_sassid.io.checkpoint import check_format
 from basicsr_sassid.io.lmdb_environments import open_for_writing, open_shared
+from basicsr_sassid.io.lmdb_file import DamagedLMDBError
 from basicsr_sassid.utils.errors import UserError
 
 FORMAT = 2  # stored under the key __format__, which format 1 lacks; predictions are stored alike in both
@@ -45,14 +47,23 @@ class TeacherCache:
         self._in_memory: dict[int, np.ndarray] = {}
 
     def missing(self) -> list[int]:
-        """Indices of the images without a prediction. Raises UserError if a newer version wrote the cache."""
+        """Indices of the images without a prediction: all of a damaged cache, which is removed.
+
+        Raises:
+            UserError: a newer version wrote the cache.
+        """
         if self.folder is None:
             return [index for index in range(len(self.shapes)) if index not in self._in_memory]
-        if not (self.folder / 'data.mdb').is_file():
+        try:
+            with open_shared(self.folder).begin() as transaction:
+                check_format(int(transaction.get(_FORMAT_KEY, b'1')), FORMAT, f'the teacher cache {self.folder}')
+                return [index for index in range(len(self.shapes)) if transaction.get(_key(index)) is None]
+        except FileNotFoundError:  # none yet
             return list(range(len(self.shapes)))
-        with open_shared(self.folder).begin() as transaction:
-            check_format(int(transaction.get(_FORMAT_KEY, b'1')), FORMAT, f'the teacher cache {self.folder}')
-            return [index for index in range(len(self.shapes)) if transaction.get(_key(index)) is None]
+        except (DamagedLMDBError, lmdb.Error) as error:  # its content can be computed anew
+            get_root_logger().warning(f'The teacher cache {self.folder} is damaged and computed anew: {error}')
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return list(range(len(self.shapes)))
 
     def num_bytes(self, indices: Iterable[int]) -> int:
         """Bytes that the predictions for these images take."""

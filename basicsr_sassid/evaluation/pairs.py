@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from basicsr.data import build_dataset
 
 from basicsr_sassid.evaluation.schema import DatasetOptions
-from basicsr_sassid.training.options import complete_dataset
-from basicsr_sassid.training.runtime import sort_paths
+from basicsr_sassid.training.datasets import complete_dataset, open_dataset
 from basicsr_sassid.utils.errors import UserError
 
 
@@ -32,10 +30,7 @@ def read_pairs(name: str, options: DatasetOptions) -> list[Pair]:
         'phase': 'val',
         'scale': 1,
     }
-    try:
-        dataset = sort_paths(build_dataset(block))
-    except (AssertionError, ValueError) as error:  # BasicSR's complaint about pairs that do not match
-        raise UserError(f'{where}: {error}') from error
+    dataset = open_dataset(block, where)
     pairs = []
     for index in range(0, len(dataset), options.every):
         try:

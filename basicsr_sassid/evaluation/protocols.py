@@ -32,19 +32,23 @@ PROTOCOLS: dict[str, tuple[dict[str, Any], str]] = {
 
 def describe_protocol(protocol: str) -> str:
     """One line about a protocol; ``pyiqa:NAME`` is one of pyiqa's. Raises UserError for an unknown one."""
-    if protocol.startswith('pyiqa:'):
+    if protocol.startswith('pyiqa:') and protocol != 'pyiqa:':
         return f'{protocol.removeprefix("pyiqa:")} of pyiqa'
     if protocol not in PROTOCOLS:
         raise UserError(f'protocols: expected some of {", ".join(PROTOCOLS)} or pyiqa:NAME, got {protocol!r}')
     return PROTOCOLS[protocol][1]
 
 
+def metric_block(protocol: str) -> dict[str, Any]:
+    """The option block of a protocol's BasicSR metric."""
+    if protocol.startswith('pyiqa:'):
+        return {'type': 'calculate_pyiqa', 'metric': protocol.removeprefix('pyiqa:')}
+    return PROTOCOLS[protocol][0]
+
+
 def evaluate_image(result: np.ndarray, clean: np.ndarray, protocol: str) -> float:
     """A result and its clean reference, both (H, W, 3) uint8 RGB, by one protocol. Raises UserError as metrics do."""
     if result.dtype != np.uint8 or clean.dtype != np.uint8:
         raise UserError(f'{protocol}: expected 8-bit images, got {result.dtype} and {clean.dtype}')
-    if protocol.startswith('pyiqa:'):
-        block: dict[str, Any] = {'type': 'calculate_pyiqa', 'metric': protocol.removeprefix('pyiqa:')}
-    else:
-        block = PROTOCOLS[protocol][0]
-    return float(calculate_metric({'img': result[..., ::-1], 'img2': clean[..., ::-1]}, block))  # BGR, as in BasicSR
+    bgr = {'img': result[..., ::-1], 'img2': clean[..., ::-1]}  # as in BasicSR
+    return float(calculate_metric(bgr, metric_block(protocol)))

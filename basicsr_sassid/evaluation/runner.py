@@ -8,19 +8,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from basicsr_sassid.evaluation import table
 from basicsr_sassid.evaluation.cell import Cell
 from basicsr_sassid.evaluation.context import MethodContext
 from basicsr_sassid.evaluation.cost import machine
-from basicsr_sassid.evaluation.methods import METHODS
+from basicsr_sassid.evaluation.methods import METHODS, build_method
 from basicsr_sassid.evaluation.pairs import content_key, read_pairs
-from basicsr_sassid.evaluation.protocols import describe_protocol
+from basicsr_sassid.evaluation.protocols import describe_protocol, metric_block
 from basicsr_sassid.evaluation.schema import EvaluationOptions, MethodOptions, NetworkOptions, parse_evaluation
 from basicsr_sassid.evaluation.trainings import Trainings, training_options
 from basicsr_sassid.io.atomic import content_digest, make_folder
+from basicsr_sassid.training.dry_run import check_metrics
+from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.training.runtime import silence
 from basicsr_sassid.utils.device import choose_device
+from basicsr_sassid.utils.errors import UserError
 from basicsr_sassid.utils.version import __version__
+
+_TRIAL_SIDE = 64  # pixels
 
 
 def run_benchmark(opt: dict[str, Any], root: str | os.PathLike[str] = '.') -> dict[str, Any]:
@@ -40,10 +47,12 @@ def run_benchmark(opt: dict[str, Any], root: str | os.PathLike[str] = '.') -> di
             is written to its cell.
     """
     options = check_benchmark(opt)
-    folder = make_folder(Path(root).expanduser() / 'results' / 'benchmark' / options.name)
     device = str(choose_device(options.device))
     silence()
+    folder = Path(root).expanduser() / 'results' / 'benchmark' / options.name
     datasets = {name: read_pairs(name, block) for name, block in options.datasets.items()}
+    dry_run(options, device, folder)
+    make_folder(folder)
     result: dict[str, Any] = {
         'name': options.name,
         'protocols': {name: describe_protocol(name) for name in options.protocols},
@@ -84,6 +93,32 @@ def check_benchmark(opt: dict[str, Any]) -> EvaluationOptions:
     for name, block in options.trainings.items():
         training_options(name, block, Path('.'), options.seed)
     return options
+
+
+def dry_run(options: EvaluationOptions, device: str, folder: Path) -> None:
+    """Try every protocol, training and method before hours of work; nothing is written.
+
+    A method that fails is announced: its cells will hold the error, the others are run.
+
+    Raises:
+        UserError: a protocol cannot be computed, or the options of a training are wrong.
+    """
+    check_metrics({name: metric_block(name) for name in options.protocols}, 'protocols')
+    for name, block in options.trainings.items():
+        for dataset in options.datasets.values():
+            try:
+                images = Path(dataset.dataroot_lq)
+                resolve_options(training_options(name, block, images, options.seed), folder, True)
+            except UserError as error:
+                raise UserError(f'trainings.{name}: {error}') from error
+    image = np.random.default_rng(0).integers(0, 256, (_TRIAL_SIDE, _TRIAL_SIDE, 3), np.uint8)
+    for name, method in options.methods.items():
+        if isinstance(method, NetworkOptions) and method.training is not None:
+            continue  # its network does not exist yet
+        try:
+            build_method(method, MethodContext([(image, image)], device)).run(image)
+        except (Exception, SystemExit) as error:  # whatever it is, the other methods go on
+            print(f'methods.{name} will fail: {str(error).strip() or type(error).__name__}', file=sys.stderr)
 
 
 def shown_images(count: int, rows: int) -> set[int]:

@@ -13,10 +13,15 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from basicsr_sassid.evaluation.protocols import describe_protocol
 from basicsr_sassid.inference.subsampled import InferenceConfig
 from basicsr_sassid.utils.errors import UserError
-from basicsr_sassid.utils.option_checks import check_choice
+from basicsr_sassid.utils.names import FileName
+from basicsr_sassid.utils.option_checks import check_choice, check_finite
 from basicsr_sassid.utils.schema import OptionBlock
 
 _RENAMED_TYPES = {'mixture': 'blend'}
+
+
+Positive: TypeAlias = Annotated[float, Field(gt=0, le=1e6)]
+Candidates: TypeAlias = Annotated[list[Positive], Field(min_length=1)]
 
 
 class BestOf(OptionBlock):
@@ -26,14 +31,14 @@ class BestOf(OptionBlock):
         best_of: candidates.
     """
 
-    best_of: list[float]
+    best_of: list[Positive]
 
 
 def _setting(*words: str) -> BeforeValidator:
-    """A number, ``{best_of: [numbers]}``, or one of ``words``."""
+    """A number > 0, ``{best_of: [numbers]}``, or one of ``words``."""
 
     def is_number(value: object) -> bool:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
     def parse(value: object) -> object:
         if isinstance(value, Mapping) and set(value) == {'best_of'}:
@@ -43,7 +48,7 @@ def _setting(*words: str) -> BeforeValidator:
         elif is_number(value) or value in words or isinstance(value, BestOf):
             return value
         raise ValueError(
-            f'expected a number, {"".join(f"{word}, " for word in words)}or {{best_of: [numbers]}}, got {value!r}'
+            f'expected a number > 0, {"".join(f"{word}, " for word in words)}or {{best_of: [numbers]}}, got {value!r}'
         )
 
     return BeforeValidator(parse)
@@ -54,8 +59,8 @@ def _empty_block() -> BeforeValidator:
     return BeforeValidator(lambda value: {} if value is None else value)
 
 
-Setting: TypeAlias = Annotated[float | BestOf, _setting()]
-SettingOrSigma: TypeAlias = Annotated[float | Literal['sigma'] | BestOf, _setting('sigma')]
+Setting: TypeAlias = Annotated[Positive | BestOf, _setting()]
+SettingOrSigma: TypeAlias = Annotated[Positive | Literal['sigma'] | BestOf, _setting('sigma')]
 PathText: TypeAlias = Annotated[
     str, BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value)
 ]
@@ -87,7 +92,7 @@ class TrainingOptions(OptionBlock):
     """
 
     opt: PathText
-    minutes: float = Field(gt=0)
+    minutes: float = Field(gt=0, le=10**5)
     force_yml: list[str] = []
 
 
@@ -99,7 +104,7 @@ class CropGridOptions(OptionBlock):
         methods: columns; empty: all methods.
     """
 
-    images: int = Field(default=3, ge=1)
+    images: int = Field(default=3, ge=1, le=100)
     methods: Annotated[list[str], BeforeValidator(lambda value: [] if value is None else value)] = []
 
 
@@ -135,19 +140,19 @@ class OpenCVNLMOptions(MethodOptions):
 class SkimageNLMOptions(MethodOptions):
     """scikit-image's non-local means; ``h``: candidates of its calibration, of images in [0, 1]."""
 
-    h: list[float] = np.geomspace(0.005, 0.3, 6).tolist()
+    h: Candidates = np.geomspace(0.005, 0.3, 6).tolist()
 
 
 class SkimageTVOptions(MethodOptions):
     """scikit-image's total variation; ``weights``: candidates of its calibration."""
 
-    weights: list[float] = np.geomspace(0.005, 0.3, 8).tolist()
+    weights: Candidates = np.geomspace(0.005, 0.3, 8).tolist()
 
 
 class SkimageWaveletOptions(MethodOptions):
     """scikit-image's wavelets; ``sigmas``: candidates of its calibration, of images in [0, 1]."""
 
-    sigmas: list[float] = np.geomspace(0.005, 0.3, 8).tolist()
+    sigmas: Candidates = np.geomspace(0.005, 0.3, 8).tolist()
 
 
 class BM3DOptions(MethodOptions):
@@ -166,7 +171,7 @@ class SpectralOptions(MethodOptions):
     """The classical denoiser of this package; ``adapt`` and ``strength`` are SpectralDenoiser's."""
 
     adapt: bool | None = None
-    strength: float | None = None
+    strength: float | None = Field(default=None, ge=0, le=100)
 
 
 class NetworkOptions(MethodOptions):
@@ -189,13 +194,13 @@ class DenoiserOptions(NetworkOptions):
     renamed_keys: ClassVar[Mapping[str, str]] = {
         'passes': 'inference, with the keys of the option block inference (stride is now pd_b, parts num_masks)'
     }
-    tile: int | None = None
-    overlap: int | None = None
+    tile: int | None = Field(default=None, ge=0)
+    overlap: int | None = Field(default=None, ge=0)
     self_ensemble: bool | None = None
     precision: Literal['auto', 'fp32', 'bf16', 'fp16'] | None = None
     key: str | None = None
     network: dict[str, Any] | None = None
-    img_range: float | None = None
+    img_range: float | None = Field(default=None, gt=0, le=65535)
     inference: InferenceConfig | None = None
 
     def denoiser_arguments(self) -> dict[str, Any]:
@@ -223,14 +228,14 @@ class EvaluationOptions(OptionBlock):
     """
 
     renamed_keys: ClassVar[Mapping[str, str]] = {'sheet': 'crop_grid'}
-    name: str
-    datasets: dict[str, DatasetOptions]
+    name: FileName
+    datasets: dict[FileName, DatasetOptions]
     methods: dict[str, MethodOptions]
-    trainings: Annotated[dict[str, TrainingOptions], _empty_block()] = {}
+    trainings: Annotated[dict[FileName, TrainingOptions], _empty_block()] = {}
     protocols: list[str] = ['psnr', 'ssim_gaussian']
     crop_grid: Annotated[CropGridOptions, _empty_block()] = CropGridOptions()
     device: str = 'auto'
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**32 - 1)
 
 
 def parse_evaluation(opt: Mapping[str, Any], method_options: Mapping[str, type[MethodOptions]]) -> EvaluationOptions:
@@ -243,6 +248,7 @@ def parse_evaluation(opt: Mapping[str, Any], method_options: Mapping[str, type[M
     Raises:
         UserError: names the key, what was found and what is allowed.
     """
+    check_finite(opt)
     blocks = opt.get('methods')
     parsed = (
         {name: _parse_method(f'methods.{name}', block, method_options) for name, block in blocks.items()}

@@ -135,7 +135,11 @@ def _claim(folder: Path, made_of: dict[str, Any]) -> None:
     note = folder / 'made_of.json'
     if not note.exists() and any(folder.glob('[0-9]*.mat')):
         raise UserError(f'-o {folder} holds .mat files of something else. Choose another folder.')
-    if note.exists() and json.loads(note.read_text()) != made_of:
+    try:
+        earlier = json.loads(note.read_bytes()) if note.exists() else made_of
+    except ValueError:
+        earlier = None
+    if earlier != made_of:
         raise UserError(f'-o {folder} holds the bundle of another network. Choose another folder, or remove it.')
     write_json(made_of, note)
 

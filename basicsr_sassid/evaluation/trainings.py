@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -68,9 +69,11 @@ class Trainings:
 
     def _plan(self, opt: dict[str, Any], root: Path, minutes: float) -> Plan:
         path = root / 'plan.json'  # a run that continues has the lengths that it started with
-        if not path.exists():
-            write_json(plan_training(opt, root, minutes).to_dict(), path)
-        return Plan.from_dict(json.loads(path.read_text()))
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or damaged
+            return Plan.from_dict(json.loads(path.read_bytes()))
+        plan = plan_training(opt, root, minutes)
+        write_json(plan.to_dict(), path)
+        return plan
 
     def _training_images(self) -> Path:
         """An LMDB of all noisy images of the dataset."""

@@ -26,8 +26,7 @@ def local_std(x: Tensor, window: int = 7) -> Tensor:
         (N, 1, H, W), in the units and the dtype of x.
     """
     radius = window // 2
-    if window < 1 or window % 2 == 0:
-        raise ValueError(f'window: expected an odd number >= 1, got {window}')
+    _check_window(window)
     if min(x.shape[-2:]) <= radius:
         raise ValueError(
             f'window {window}: expected an image of more than {radius} pixels a side, got '
@@ -39,6 +38,11 @@ def local_std(x: Tensor, window: int = 7) -> Tensor:
         return F.avg_pool2d(F.avg_pool2d(y, (window, 1), stride=1), (1, window), stride=1)
 
     return (box(grey * grey) - box(grey).square()).clamp(min=0).sqrt().to(x.dtype)
+
+
+def _check_window(window: int) -> None:
+    if isinstance(window, bool) or not isinstance(window, int) or window < 1 or window % 2 == 0:
+        raise ValueError(f'window: expected an odd number >= 1, got {window!r}')
 
 
 def texture_map(x: Tensor, window: int = 7, lower: float = 1.0, upper: float = 5.0, img_range: float = 255.0) -> Tensor:
@@ -60,7 +64,11 @@ def texture_map(x: Tensor, window: int = 7, lower: float = 1.0, upper: float = 5
 
 
 class _TextureWeightedLoss(nn.Module):
-    """Base of the selective losses: the parameters of alpha."""
+    """Base of the selective losses: the parameters of alpha.
+
+    Raises:
+        ValueError: ``window`` is even, ``lower`` exceeds ``upper``, or ``img_range`` is not above 0.
+    """
 
     def __init__(
         self,
@@ -71,6 +79,11 @@ class _TextureWeightedLoss(nn.Module):
         img_range: float = 255.0,
     ) -> None:
         super().__init__()
+        _check_window(window)
+        if not 0 <= lower <= upper:
+            raise ValueError(f'lower and upper: expected 0 <= lower <= upper, got {lower} and {upper}')
+        if not img_range > 0:
+            raise ValueError(f'img_range: expected a number > 0, got {img_range}')
         self.loss_weight = loss_weight
         self.texture = {'window': window, 'lower': lower, 'upper': upper, 'img_range': img_range}
 

@@ -20,7 +20,7 @@ from basicsr_sassid.ops.subsampling import masked_inference, pd_down, pd_up, ran
 from basicsr_sassid.training.schema import AMSNetTrainOptions
 from basicsr_sassid.training.stages import Stage
 from basicsr_sassid.utils.errors import UserError
-from basicsr_sassid.utils.option_checks import check_registered
+from basicsr_sassid.utils.option_checks import check_range, check_registered
 
 
 @MODEL_REGISTRY.register()
@@ -79,6 +79,8 @@ def make_prior(block: Mapping[str, Any] | None) -> nn.Module:
     if block.get('type', 'WeightedTVLoss') == 'WeightedTVLoss':
         block = {'type': 'WeightedTVLoss', 'loss_weight': 0.01, **block}
     check_registered(LOSS_REGISTRY, block, 'train.prior')
+    if 'loss_weight' in block:
+        check_range(block['loss_weight'], 'train.prior.loss_weight', least=0)
     try:
         prior = build_loss(block)
         prior(torch.zeros(1, 3, 8, 8)).item()

@@ -48,7 +48,13 @@ class ThreeStageModel(StagedModel):
     def validate_options(cls, opt: dict[str, Any]) -> dict[str, Any]:
         """See StagedModel; warns of a LAN whose receptive field exceeds the blind neighbourhood."""
         resolved = super().validate_options(opt)
+        patch = opt['datasets']['train'].get('patch_size')
         receptive, blind = (network_argument(opt, 'lan', 'receptive_size'), network_argument(opt, 'bnn', 'blind_size'))
+        if blind is not None and patch is not None and blind >= 2 * patch - 1:
+            raise UserError(
+                f'network_bnn.blind_size: expected less than twice datasets.train.patch_size {patch}, got {blind}: '
+                'the whole patch would be hidden from each of its pixels'
+            )
         if receptive is not None and blind is not None and receptive > blind:
             warnings.warn(
                 f'network_lan.receptive_size {receptive} is larger than network_bnn.blind_size {blind}: '
@@ -69,12 +75,19 @@ class ThreeStageModel(StagedModel):
         self.posterior: PosteriorMean | None = None
         self.use_posterior = self.is_calibrated = False
 
+    def check_dataset(self, dataset: Any) -> None:
+        """See MultiNetworkModel; also for ``train.posterior``."""
+        super().check_dataset(dataset)
+        if self.options.posterior and not isinstance(dataset, WholeImageDataset):
+            raise UserError(f'train.posterior needs NoisyImageDataset, not {type(dataset).__name__}. Set it to false.')
+
     # ---- the posterior mean of the BNN's prediction and the noisy image ----
 
     def prepare_stage(self, current_iter: int, dataset: Any) -> None:
         """See StagedModel; before the first stage with a teacher, decide whether its targets are posterior means."""
         stage = self.stages[stage_at(current_iter, self.stage_iters)]
         if self.options.posterior and self.posterior is None:
+            self.check_dataset(dataset)
             self.posterior = self._measure_noise(dataset)
         if self.posterior and stage.teachers and not self.is_calibrated:
             if self.stage is not stage:  # the BNN predicts as it will teach
@@ -82,9 +95,7 @@ class ThreeStageModel(StagedModel):
             self._calibrate_posterior(self.posterior, dataset)
         super().prepare_stage(current_iter, dataset)
 
-    def _measure_noise(self, dataset: Any) -> PosteriorMean:
-        if not isinstance(dataset, WholeImageDataset):
-            raise UserError(f'train.posterior needs NoisyImageDataset, not {type(dataset).__name__}. Set it to false.')
+    def _measure_noise(self, dataset: WholeImageDataset) -> PosteriorMean:
         measured = evenly_spaced(range(len(dataset)), _MOST_MEASURED)
         noise = estimate_noise(dataset.image(index) for index in measured)
         get_root_logger().info(

@@ -42,7 +42,7 @@ from basicsr_sassid.pipeline.student import (
 from basicsr_sassid.pipeline.training_set import megapixels, prepare_training_set
 from basicsr_sassid.training.budget import MIN_ITERATIONS, Plan, plan_training
 from basicsr_sassid.utils.device import choose_device
-from basicsr_sassid.utils.errors import UserError, printable
+from basicsr_sassid.utils.errors import NoSpaceError, UserError, printable
 from basicsr_sassid.utils.sequences import scaled
 
 REPORT = 'report.html'
@@ -217,14 +217,16 @@ class PhotoRun:
                 size = math.prod(self.photos[source])
                 try:
                     photo = self._read_for(source, target)
+                    photo.pixels = denoiser(photo.pixels, scaled(self.progress.show, pixels_done, size))
+                    finished = self.folder / f'output{target.suffix}'
+                    write_photo(photo, finished)
+                    self.record.publish(finished, target, run)
+                except NoSpaceError:
+                    raise
                 except UserError as error:  # its header was readable, or its extension names another format
                     self.failed[str(source)] = str(error)
-                    continue
-                photo.pixels = denoiser(photo.pixels, scaled(self.progress.show, pixels_done, size))
-                finished = self.folder / f'output{target.suffix}'
-                write_photo(photo, finished)
-                self.record.publish(finished, target, run)
-                self.written[source] = target
+                else:
+                    self.written[source] = target
                 pixels_done += size
 
     def _writer(self) -> str:

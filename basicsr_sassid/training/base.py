@@ -21,6 +21,7 @@ from basicsr_sassid.io.weights_digest import tree_digest
 from basicsr_sassid.training.checkpoint import STATE_FORMAT
 from basicsr_sassid.training.schema import TrainOptions
 from basicsr_sassid.training.stages import RunningStage, Stage, build_and_load, on_cpu, pretrained_content
+from basicsr_sassid.training.teachers import check_whole_images
 from basicsr_sassid.training.validation import Validator
 from basicsr_sassid.utils.errors import UserError
 
@@ -50,6 +51,10 @@ class MultiNetworkModel(BaseModel):
         self.validator = Validator(opt, self.device)
         self.running: RunningStage | None = None
         self.cached_targets: dict[str, Tensor] = {}
+
+    def check_dataset(self, dataset: Any) -> None:
+        """Raise UserError if the options need more than this training set gives."""
+        check_whole_images(self.options, dataset)
 
     def _build(self, name: str) -> nn.Module:
         net = build_and_load(self.opt, name)

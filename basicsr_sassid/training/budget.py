@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from basicsr.data import build_dataset
 from basicsr.models import build_model
 
 from basicsr_sassid.ops.sliding_window import sliding_window_cost
+from basicsr_sassid.training.datasets import open_dataset
 from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.training.runtime import silence
 from basicsr_sassid.utils.sequences import Progress, scaled
@@ -133,7 +133,7 @@ def measure_step_times(
         opt['train']['teacher_cache'] = 'off'  # the cost and the saving are computed from the times
     opt = resolve_options(opt, folder, True)
     silence()
-    dataset = build_dataset(opt['datasets']['train'])
+    dataset = open_dataset(opt['datasets']['train'], 'datasets.train')
     model = build_model(opt)
     batch = opt['datasets']['train']['batch_size_per_gpu']
     patches = torch.stack([dataset[index % len(dataset)]['lq'] for index in range(batch)])

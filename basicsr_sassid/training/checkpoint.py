@@ -28,7 +28,8 @@ def find_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     if not opt['auto_resume']:
         return None
     folder = Path(opt['path']['training_states'])
-    for path in sorted(folder.glob('[0-9]*.state'), key=lambda path: int(path.stem), reverse=True):
+    states = [path for path in folder.glob('*.state') if path.stem.isascii() and path.stem.isdecimal()]
+    for path in sorted(states, key=lambda path: int(path.stem), reverse=True):
         try:
             return load_training_state(path, opt)
         except UserError as error:

@@ -8,12 +8,14 @@ import os
 from basicsr_sassid.training.loop import test, train
 from basicsr_sassid.training.options import read_options, resolve_options
 from basicsr_sassid.training.runtime import start_processes
+from basicsr_sassid.training.schema import DistOptions
 
 
 def launch(args: argparse.Namespace, is_train: bool) -> None:
     """Train or test in the processes that the command line names; files land below the working directory."""
     opt = read_options(args.opt, args.force_yml)
-    with start_processes(args.launcher, opt.get('dist_params') or {}):
+    dist_params = opt.get('dist_params')
+    with start_processes(args.launcher, DistOptions.parse({} if dist_params is None else dist_params, 'dist_params')):
         if is_train:
             train(resolve_options(opt, os.getcwd(), True, args.launcher, args.auto_resume, args.debug), args.opt)
         else:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from basicsr.data import build_dataset
 from basicsr.models import build_model
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import AvgTimer, MessageLogger, get_root_logger, get_time_str
@@ -22,15 +21,10 @@ from torch.utils.data import DataLoader
 from basicsr_sassid.data.sampler import RunSampler, SeededDataset
 from basicsr_sassid.io.atomic import make_folder
 from basicsr_sassid.training.checkpoint import find_resume_state, save_model
+from basicsr_sassid.training.datasets import build_eval_loader, open_dataset
+from basicsr_sassid.training.dry_run import dry_run_test, dry_run_training
 from basicsr_sassid.training.protocols import StagedTraining
-from basicsr_sassid.training.runtime import (
-    build_eval_loader,
-    prepare_folders,
-    seed_everything,
-    sort_paths,
-    start_logging,
-    start_tensorboard,
-)
+from basicsr_sassid.training.runtime import prepare_folders, seed_everything, start_logging, start_tensorboard
 from basicsr_sassid.utils.errors import UserError
 
 OnIteration = Callable[[BaseModel, int], bool | None]
@@ -49,13 +43,15 @@ def train(opt: dict[str, Any], opt_file: str | None = None, on_iteration: OnIter
         The model.
 
     Raises:
-        UserError: bad data, no space, a loss that is not finite.
+        UserError: bad options or data, found by a dry run before anything is moved or written; no space; a loss that is
+            not finite.
     """
     torch.backends.cudnn.benchmark = True
     opt = {**opt, 'quiet': on_iteration is not None}
     seed_everything(opt['manual_seed'], 0, opt['rank'])
     state = find_resume_state(opt)
-    dataset, val_loaders = build_data(opt)  # may find bad data: before anything is moved or written
+    dataset, val_loaders = build_data(opt)
+    dry_run_training(opt, dataset, val_loaders, state)  # before anything is moved or written
     prepare_folders(opt, resuming=state is not None)
     if opt_file:
         copy_opt_file(opt_file, opt['path']['experiments_root'])
@@ -195,22 +191,27 @@ def build_data(opt: dict[str, Any]) -> tuple[Any, list[DataLoader]]:
     """The training set and the validation loaders. Raises UserError."""
     if 'train' not in opt['datasets']:
         raise UserError('datasets: the block train is missing')
-    block = opt['datasets']['train']
-    dataset = sort_paths(build_dataset(block))
-    if len(dataset) == 0:
-        raise UserError(f'datasets.train: no image in {block["dataroot_lq"]}')
-    return dataset, [build_eval_loader(block) for name, block in opt['datasets'].items() if name != 'train']
+    loaders = [
+        build_eval_loader(block, f'datasets.{name}') for name, block in opt['datasets'].items() if name != 'train'
+    ]
+    return open_dataset(opt['datasets']['train'], 'datasets.train'), loaders
 
 
 def test(opt: dict[str, Any]) -> BaseModel:
-    """Apply the network of the options (of :func:`resolve_options`) to every test set. Images are in opt['path']."""
+    """Apply the network of the options (of :func:`resolve_options`) to every test set. Images are in opt['path'].
+
+    Raises:
+        UserError: bad data or options, before anything is written.
+    """
+    loaders = [build_eval_loader(block, f'datasets.{name}') for name, block in sorted(opt['datasets'].items())]
+    dry_run_test(opt, loaders)
     for key in ('results_root', 'visualization'):
         make_folder(opt['path'][key])
     logger = start_logging(opt, Path(opt['path']['log']) / f'test_{opt["name"]}_{get_time_str()}.log')
     logger.info(dict2str(opt))
     model = build_model(opt)
-    for _, block in sorted(opt['datasets'].items()):
-        loader = build_eval_loader(block)
-        logger.info(f'Testing {block["name"]}: {len(loader)} images')
+    for loader in loaders:
+        dataset: Any = loader.dataset
+        logger.info(f'Testing {dataset.opt["name"]}: {len(loader)} images')
         model.validation(loader, opt['name'], None, opt['val'].get('save_img', False))
     return model

@@ -13,29 +13,15 @@ from typing import Any
 import torch
 import yaml
 from basicsr.utils.dist_util import get_dist_info
-from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
+from basicsr.utils.registry import MODEL_REGISTRY
 
+from basicsr_sassid.training.datasets import resolve_dataset
 from basicsr_sassid.training.protocols import StagedTraining
-from basicsr_sassid.training.schema import LoggerOptions, ValOptions
+from basicsr_sassid.training.schema import MAX_ITER, LoggerOptions, RunOptions, ValOptions
 from basicsr_sassid.utils.errors import UserError, require_path
-from basicsr_sassid.utils.option_checks import check_keys, check_number, check_type
+from basicsr_sassid.utils.option_checks import check_finite, check_keys, check_number, check_type
 
-_TOP = (
-    'name',
-    'model_type',
-    'scale',
-    'img_range',
-    'num_gpu',
-    'manual_seed',
-    'datasets',
-    'path',
-    'train',
-    'val',
-    'logger',
-    'dist_params',
-    'find_unused_parameters',
-    'inference',
-)
+_BLOCKS = ('datasets', 'path', 'train', 'val', 'logger', 'inference')
 _PATH_PREFIXES = ('pretrain_network_', 'param_key_', 'strict_load_')
 _PATH = ('resume_state', 'ignore_resume_networks')
 
@@ -158,7 +144,7 @@ def resolve_options(
     if debug and not opt['name'].startswith('debug'):
         opt['name'] = f'debug_{opt["name"]}'
     for name, block in opt['datasets'].items():
-        opt['datasets'][name] = _resolve_dataset(name, block, opt['scale'], is_train)
+        opt['datasets'][name] = resolve_dataset(name, block, opt['scale'], is_train)
     _resolve_paths(opt, Path(root_path), is_train)
     if is_train:
         opt['train'] = _resolve_train(opt)
@@ -171,17 +157,30 @@ def resolve_options(
 
 def _check_blocks(opt: dict[str, Any], is_train: bool) -> None:
     required = ['name', 'model_type', 'datasets', 'path'] + (['train', 'logger'] if is_train else ['val'])
-    check_keys(opt, [*_TOP, *(key for key in opt if str(key).startswith('network_'))], 'options', required=required)
-    opt['path'] = opt['path'] or {}
-    networks = [key.removeprefix('network_') for key in opt if key.startswith('network_')]
-    check_keys(opt['path'], [*_PATH, *(prefix + name for prefix in _PATH_PREFIXES for name in networks)], 'path')
-    if opt.get('val'):
+    networks = [key for key in opt if str(key).startswith('network_')]
+    check_keys(opt, [*RunOptions.model_fields, *_BLOCKS, *networks], 'options', required=required)
+    check_finite(opt)
+    RunOptions.parse({key: opt[key] for key in RunOptions.model_fields if key in opt}, '')
+    check_type(MODEL_REGISTRY, opt['model_type'], 'model_type')
+    for key in ('datasets', 'train', 'inference', *networks):
+        if key in opt and not (key == 'inference' and opt[key] is None):
+            check_keys(opt[key], opt[key] if isinstance(opt[key], Mapping) else (), key)
+    _check_path(opt['path'], [name.removeprefix('network_') for name in networks])
+    if opt.get('val') is not None:
         opt['val'] = ValOptions.parse(opt['val'], 'val').model_dump()
         if is_train and opt['val']['val_freq'] is None:
             raise UserError("val: key 'val_freq' is missing.")
     if is_train:
         opt['logger'] = LoggerOptions.parse(opt['logger'], 'logger').model_dump()
-    check_type(MODEL_REGISTRY, opt['model_type'], 'model_type')
+
+
+def _check_path(block: object, networks: Sequence[str]) -> None:
+    check_keys(block, [*_PATH, *(prefix + name for prefix in _PATH_PREFIXES for name in networks)], 'path')
+    assert isinstance(block, Mapping)
+    for key, value in block.items():
+        kind, expected = (bool, 'true or false') if key.startswith('strict_load_') else (str, 'a text')
+        if value is not None and not isinstance(value, kind) and key != 'ignore_resume_networks':
+            raise UserError(f'path.{key}: expected {expected}, got {value!r}')
 
 
 def _resolve_runtime(opt: dict[str, Any], is_train: bool, launcher: str, auto_resume: bool) -> None:
@@ -209,42 +208,15 @@ def _resolve_train(opt: dict[str, Any]) -> dict[str, Any]:
     model_class = MODEL_REGISTRY.get(opt['model_type'])
     if issubclass(model_class, StagedTraining):
         return model_class.validate_options(opt)
-    check_number(opt['train'].get('total_iter'), 1, 'train.total_iter')
+    check_number(opt['train'].get('total_iter'), 1, 'train.total_iter', MAX_ITER)
     return opt['train']
-
-
-def _resolve_dataset(name: str, block: object, scale: int, is_train: bool) -> dict[str, Any]:
-    where = f'datasets.{name}'
-    phase = name.split('_')[0]
-    if phase not in (('train', 'val') if is_train else ('test', 'val')) or (phase == 'train' and name != 'train'):
-        raise UserError(f'{where}: expected {"train, val, val_2 ..." if is_train else "test, test_2 ..."}')
-    dataset = complete_dataset(block, where, required=['name', 'type', 'dataroot_lq'])
-    if phase == 'train':
-        for key, least in (('batch_size_per_gpu', 1), ('num_worker_per_gpu', 0)):
-            check_number(dataset.setdefault(key, least), least, f'{where}.{key}')
-    return {**dataset, 'phase': phase, 'scale': scale}
-
-
-def complete_dataset(block: object, where: str, required: Sequence[str]) -> dict[str, Any]:
-    """A dataset's block with existing paths, and the ``io_backend`` that BasicSR's datasets need. Raises UserError."""
-    check_keys(block, block if isinstance(block, Mapping) else (), where, required=required)
-    assert isinstance(block, Mapping)
-    dataset = dict(block)
-    check_type(DATASET_REGISTRY, dataset['type'], f'{where}.type')
-    if dataset['type'] != 'NoisyImageDataset':  # which finds out for itself
-        dataset.setdefault('io_backend', {'type': 'lmdb' if str(dataset['dataroot_lq']).endswith('.lmdb') else 'disk'})
-    for key in ('dataroot_gt', 'dataroot_lq'):
-        if dataset.get(key) is not None:
-            dataset[key] = str(require_path(dataset[key], f'{where}.{key}'))
-    return dataset
 
 
 def _num_gpu(wanted: int | str, dist: bool) -> int:
     here = torch.cuda.device_count()
     if wanted == 'auto':
         return min(here, 1)
-    if not isinstance(wanted, int) or wanted < 0:
-        raise UserError(f'num_gpu: expected auto or a number, got {wanted!r}')
+    assert isinstance(wanted, int)
     if wanted > here:
         raise UserError(f'num_gpu: {wanted} asked for, torch finds {here} here. Set num_gpu: auto, or 0 for the CPU.')
     if wanted > 1 and not dist:

@@ -18,6 +18,10 @@ class StagedTraining(Protocol):
         """Check all options; return the block ``train`` with its defaults. Raises UserError."""
         ...
 
+    def check_dataset(self, dataset: Any) -> None:
+        """Raise UserError if the options need more than this training set gives."""
+        ...
+
     def stage_ends(self) -> list[int]:
         """The last iteration of each stage, counted from 1 over the whole run."""
         ...

@@ -1,4 +1,4 @@
-"""What training and testing share: processes, seeds, folders, log files, evaluation sets."""
+"""What training and testing share: processes, seeds, folders, log files."""
 
 from __future__ import annotations
 
@@ -13,23 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from basicsr.data import build_dataset
 from basicsr.utils import get_env_info, get_root_logger, get_time_str, init_tb_logger, init_wandb_logger
 from basicsr.utils.dist_util import init_dist
 from basicsr.utils.logger import initialized_logger
 from torch import distributed
-from torch.utils.data import DataLoader
 
 from basicsr_sassid.io.atomic import make_folder, remove_partial_files
+from basicsr_sassid.training.schema import DistOptions
 from basicsr_sassid.utils.errors import UserError
 
 
 @contextlib.contextmanager
-def start_processes(launcher: str, dist_params: dict) -> Iterator[None]:
-    """Join the process group of torchrun or slurm: nccl with GPUs, gloo without; leave it at the end.
-
-    ``dist_params``: ``backend``, ``timeout`` (seconds; default 2 h, for a long validation), ``port`` (slurm).
-    """
+def start_processes(launcher: str, dist_params: DistOptions) -> Iterator[None]:
+    """Join the process group of torchrun or slurm: nccl with GPUs, gloo without; leave it at the end."""
     if launcher == 'none':
         yield
         return
@@ -37,7 +33,7 @@ def start_processes(launcher: str, dist_params: dict) -> Iterator[None]:
     if launcher == 'slurm':
         if not has_gpu:
             raise UserError('--launcher slurm needs GPUs; on CPUs use torchrun and --launcher pytorch')
-        init_dist('slurm', **dist_params)
+        init_dist('slurm', dist_params.backend, port=dist_params.port)
     else:
         if 'RANK' not in os.environ:
             raise UserError(
@@ -53,8 +49,7 @@ def start_processes(launcher: str, dist_params: dict) -> Iterator[None]:
                 )
             torch.cuda.set_device(local_rank)
         distributed.init_process_group(
-            dist_params.get('backend', 'nccl') if has_gpu else 'gloo',
-            timeout=datetime.timedelta(seconds=dist_params.get('timeout', 7200)),
+            dist_params.backend if has_gpu else 'gloo', timeout=datetime.timedelta(seconds=dist_params.timeout)
         )
     try:
         yield
@@ -91,25 +86,6 @@ def silence() -> None:
     logger.addHandler(logging.NullHandler())
     logger.propagate = False
     initialized_logger['basicsr'] = True
-
-
-def sort_paths(dataset: Any) -> Any:
-    """Sort a dataset's paths: BasicSR lists folders in the order of the disk, and a seed shall mean one order."""
-    paths = getattr(dataset, 'paths', None)
-    if isinstance(paths, list):
-        paths.sort(key=lambda entry: entry.get('lq_path', '') if isinstance(entry, dict) else entry)
-    return dataset
-
-
-def build_eval_loader(block: dict[str, Any]) -> DataLoader:
-    """A loader of a test or validation set, image by image in order. Raises UserError if the set has no image."""
-    try:
-        dataset = sort_paths(build_dataset(block))
-    except AssertionError as error:  # BasicSR's complaint about pairs that do not match
-        raise UserError(f'datasets {block["name"]}: {error}') from error
-    if len(dataset) == 0:
-        raise UserError(f'datasets {block["name"]}: no image in {block["dataroot_lq"]}')
-    return DataLoader(dataset, batch_size=1)
 
 
 def seed_everything(seed: int, iteration: int, rank: int) -> None:

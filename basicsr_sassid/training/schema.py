@@ -4,11 +4,61 @@ registries and torch define their keys."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from basicsr_sassid.data.schema import MAX_SCALE
+from basicsr_sassid.utils.names import FileName
 from basicsr_sassid.utils.schema import OptionBlock
+
+MAX_ITER = 10**9  # of a run
+_MAX_SEED = 2**32 - 1  # NumPy's
+
+
+def _auto_or_count(value: object) -> object:
+    if value != 'auto' and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ValueError(f'expected auto or a number >= 0, got {value!r}')
+    return value
+
+
+class DistOptions(OptionBlock):
+    """Block ``dist_params``: the processes of one run, started by torchrun or slurm.
+
+    Attributes:
+        backend: of GPUs; CPUs have gloo.
+        timeout: seconds that the processes wait for each other, such as during a long validation.
+        port: of the first process (slurm); default: 29500, or a free one.
+    """
+
+    backend: Literal['nccl', 'gloo'] = 'nccl'
+    timeout: float = Field(default=7200, gt=0, le=10**7)
+    port: int | None = Field(default=None, ge=1, le=65535)
+
+
+class RunOptions(OptionBlock):
+    """Keys at the top of the option file of a training or a test, beside its blocks.
+
+    Attributes:
+        name: name of the run, a single file name; its files are in ``experiments/<name>``, those of a test in
+            ``results/<name>``.
+        model_type: a model of this package (README: methods) or of BasicSR.
+        scale: BasicSR's upscaling factor; 1 for denoising.
+        img_range: value of white for networks and losses.
+        num_gpu: ``auto``: one GPU if there is one; or a number.
+        manual_seed: seed of the run; None: random.
+        find_unused_parameters: of torch's DistributedDataParallel.
+        dist_params: several processes.
+    """
+
+    name: FileName
+    model_type: str
+    scale: int = Field(default=1, ge=1, le=MAX_SCALE)
+    img_range: float = Field(default=255, gt=0, le=65535)
+    num_gpu: Annotated[int | Literal['auto'], BeforeValidator(_auto_or_count)] = 'auto'
+    manual_seed: int | None = Field(default=None, ge=0, le=_MAX_SEED)
+    find_unused_parameters: bool = False
+    dist_params: DistOptions | None = None
 
 
 class StageOptions(OptionBlock):
@@ -21,7 +71,7 @@ class StageOptions(OptionBlock):
         loss: keys of the stage's loss that differ from its default.
     """
 
-    iter: int = Field(ge=0)
+    iter: int = Field(ge=0, le=MAX_ITER)
     optim: dict[str, Any] | None = None
     scheduler: dict[str, Any] | None = None
     loss: dict[str, Any] | None = None
@@ -44,7 +94,7 @@ class TrainOptions(OptionBlock):
     """
 
     stages: dict[str, StageOptions]
-    total_iter: int | None = None
+    total_iter: int | None = Field(default=None, ge=1, le=MAX_ITER)
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     grad_clip: float | None = Field(default=None, gt=0)
     precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = 'auto'
@@ -63,12 +113,25 @@ class TextureOptions(OptionBlock):
 
     Attributes:
         window: side of the window of the local standard deviation in pixels, odd.
-        lower, upper: thresholds of the local standard deviation, in 8-bit grey levels.
+        lower, upper: thresholds of the local standard deviation, in 8-bit grey levels; lower <= upper.
     """
 
     window: int = Field(default=7, ge=1)
-    lower: float = 1.0
-    upper: float = 5.0
+    lower: float = Field(default=1.0, ge=0)
+    upper: float = Field(default=5.0, ge=0)
+
+    @field_validator('window')
+    @classmethod
+    def _is_odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f'expected an odd number >= 1, got {value}')
+        return value
+
+    @model_validator(mode='after')
+    def _are_in_order(self) -> TextureOptions:
+        if self.lower > self.upper:
+            raise ValueError(f'expected lower <= upper, got lower {self.lower:g} and upper {self.upper:g}')
+        return self
 
 
 class ThreeStageTrainOptions(TrainOptions):
@@ -82,6 +145,13 @@ class ThreeStageTrainOptions(TrainOptions):
 
     texture: TextureOptions = TextureOptions()
     posterior: Literal[True, False, 'auto'] = False
+
+    @field_validator('posterior', mode='before')
+    @classmethod
+    def _is_no_number(cls, value: object) -> object:
+        if type(value) is int:  # which Literal takes for true and false
+            raise ValueError(f'expected one of true, false, auto, got {value}')
+        return value
 
     @field_validator('texture', mode='before')
     @classmethod
@@ -97,7 +167,7 @@ class SubsampledTrainOptions(TrainOptions):
     """
 
     renamed_keys: ClassVar[Mapping[str, str]] = {'stride': 'pd_a', 'parts': 'num_masks', 'mosaic_pad': 'pd_pad'}
-    pd_a: int = Field(default=5, ge=1)
+    pd_a: int = Field(default=5, ge=1, le=64)
 
 
 class APBSNTrainOptions(SubsampledTrainOptions):
@@ -108,7 +178,7 @@ class APBSNTrainOptions(SubsampledTrainOptions):
             ``inference.pd_pad`` follows it.
     """
 
-    pd_pad: int | None = Field(default=2, ge=0)
+    pd_pad: int | None = Field(default=2, ge=0, le=256)
 
 
 class AMSNetTrainOptions(SubsampledTrainOptions):
@@ -119,7 +189,7 @@ class AMSNetTrainOptions(SubsampledTrainOptions):
         prior: a loss of one image for the stage ``prior``; default: ``{type: WeightedTVLoss, loss_weight: 0.01}``.
     """
 
-    num_masks: int = Field(default=2, ge=2)
+    num_masks: int = Field(default=2, ge=2, le=256)
     prior: dict[str, Any] | None = None
 
 
@@ -136,7 +206,19 @@ class ValOptions(OptionBlock):
     val_freq: int | None = Field(default=None, ge=1)
     save_img: bool = False
     metrics: dict[str, dict[str, Any]] | None = None
-    suffix: str | None = None
+    suffix: FileName | None = None
+
+
+class WandbOptions(OptionBlock):
+    """Block ``logger.wandb``, of BasicSR.
+
+    Attributes:
+        project: name of the project; None: off.
+        resume_id: of the run to continue.
+    """
+
+    project: str | None = None
+    resume_id: str | None = None
 
 
 class LoggerOptions(OptionBlock):
@@ -146,10 +228,10 @@ class LoggerOptions(OptionBlock):
         print_freq: iterations between log lines.
         save_checkpoint_freq: iterations between checkpoints.
         use_tb_logger: write tensorboard's files.
-        wandb: BasicSR's block.
+        wandb: Weights & Biases, beside tensorboard.
     """
 
     print_freq: int = Field(ge=1)
     save_checkpoint_freq: int = Field(ge=1)
     use_tb_logger: bool = False
-    wandb: dict[str, Any] | None = None
+    wandb: WandbOptions | None = None

@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 import torch
 from basicsr.losses import build_loss
 from basicsr.utils import get_root_logger
-from basicsr.utils.registry import LOSS_REGISTRY
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY
 from torch import Tensor, nn
 
 from basicsr_sassid.io.checkpoint import build_network, load_weights, read_weights
 from basicsr_sassid.training.optim import make_average, make_optimizer, make_scheduler
 from basicsr_sassid.training.schema import StageOptions, TrainOptions
 from basicsr_sassid.utils.errors import UserError
-from basicsr_sassid.utils.option_checks import check_keys, check_registered
+from basicsr_sassid.utils.option_checks import check_keys, check_range, check_registered
+
+_MAX_PARAMETERS = 10**9  # 16 GB in training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +146,20 @@ def stage_at(iteration: int, stage_iters: Sequence[int]) -> int:
     return last
 
 
+def check_parameters(block: Mapping[str, Any], where: str) -> None:
+    """Raise UserError for a network without parameters or with so many that building it would fill the memory."""
+    try:
+        with torch.device('meta'):  # shapes alone
+            net = ARCH_REGISTRY.get(block['type'])(**{key: value for key, value in block.items() if key != 'type'})
+        count = sum(parameter.numel() for parameter in net.parameters())
+    except Exception:  # not every network can be built so; the real one reports what is wrong
+        return
+    if not 0 < count <= _MAX_PARAMETERS:
+        raise UserError(
+            f'{where}: expected a network of 1 to {_MAX_PARAMETERS:,} parameters, these options give {count:,}'
+        )
+
+
 def build_and_load(opt: Mapping[str, Any], name: str) -> nn.Module:
     """network_<name> with the weights that ``path`` names, if any, on the CPU. Raises UserError."""
     net = build_network(opt.get(f'network_{name}'), f'network_{name}')
@@ -167,9 +183,11 @@ def build_stage_components(net: nn.Module, stage: StageOptions, loss: Mapping[st
     scheduler = make_scheduler(optimizer, stage.scheduler or {}, stage.iter, f'{where}.scheduler')
     block = {**loss, **(stage.loss or {})}
     check_registered(LOSS_REGISTRY, block, f'{where}.loss')
+    if 'loss_weight' in block:
+        check_range(block['loss_weight'], f'{where}.loss.loss_weight', above=0)
     try:
         return StageComponents(optimizer, scheduler, build_loss(block))
-    except ValueError as error:
+    except Exception as error:  # a loss of anybody's
         raise UserError(f'{where}.loss: {error}') from error
 
 
@@ -223,6 +241,7 @@ def _validate_stage(opt: Mapping[str, Any], options: StageOptions, stage: Stage,
         for key in ('optim', 'scheduler'):
             if getattr(options, key) is None:
                 raise UserError(f'{where}: key {key!r} is missing.')
+    check_parameters(opt.get(f'network_{stage.network}') or {}, f'network_{stage.network}')
     net = build_and_load(opt, stage.network)
     found, img_range = pretrained_content(opt, stage.network).get('img_range'), opt.get('img_range', 255)
     if found not in (None, img_range):

@@ -40,11 +40,8 @@ def should_cache(options: TrainOptions, name: str, dataset: object, pixels: int)
         UserError: a cache is demanded, and the dataset gives no whole images.
     """
     mode = options.teacher_cache
+    check_whole_images(options, dataset)
     if not isinstance(dataset, WholeImageDataset):
-        if mode in ('lmdb', 'memory'):
-            raise UserError(
-                f'train.teacher_cache: {mode} needs NoisyImageDataset, not {type(dataset).__name__}. Set it to off.'
-            )
         return False
     if mode != 'auto':
         return mode in ('lmdb', 'memory')
@@ -56,6 +53,15 @@ def should_cache(options: TrainOptions, name: str, dataset: object, pixels: int)
             f'targets need {pixels / 1e6:,.1f} Mpx.'
         )
     return cached <= pixels
+
+
+def check_whole_images(options: TrainOptions, dataset: object) -> None:
+    """Raise UserError if a cache is demanded, and the dataset gives no whole images."""
+    if options.teacher_cache in ('lmdb', 'memory') and not isinstance(dataset, WholeImageDataset):
+        raise UserError(
+            f'train.teacher_cache: {options.teacher_cache} needs NoisyImageDataset, not {type(dataset).__name__}. Set '
+            'it to off.'
+        )
 
 
 def build_teacher_cache(

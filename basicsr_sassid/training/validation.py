@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from basicsr_sassid.io.photo import Photo, write_photo
+from basicsr_sassid.utils.errors import UserError
+from basicsr_sassid.utils.names import stays_inside
 
 Visuals = Mapping[str, Tensor]  # lq, result, and gt where there is a clean reference: (1, C, H, W) in [0, 1], CPU
 
@@ -202,8 +204,13 @@ def output_path(folder: Path, dataset: tuple[str, str], current_iter: int | str,
         dataset: names of the dataset and of the image.
         current_iter: of a validation in training.
         suffix: of a test; None: a validation in training.
+
+    Raises:
+        UserError: the file would lie outside of ``folder``.
     """
     dataset_name, name = dataset
+    if not (stays_inside(name) and stays_inside(dataset_name)):
+        raise UserError(f'the image {name!r} of {dataset_name!r} would be written outside of {folder}')
     if suffix is None:
         return folder / name / f'{Path(name).name}_{current_iter}.png'
     return folder / dataset_name / f'{name}_{suffix}.png'

@@ -15,20 +15,24 @@ Block = TypeVar('Block', bound='OptionBlock')
 
 
 class OptionBlock(BaseModel):
-    """Base of the option blocks that this package defines: unknown keys are errors, YAML's ``yes`` is no number.
+    """Base of the option blocks that this package defines: unknown keys are errors; YAML's ``yes`` is
+    no number, nor are nan and inf.
 
     Attributes:
         renamed_keys: old key -> what to write now; an old key is an error that names the new one.
     """
 
-    model_config = ConfigDict(extra='forbid', strict=True, frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra='forbid', strict=True, frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
     renamed_keys: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def parse(cls: type[Block], block: object, where: str) -> Block:
-        """Check an option block. Raises UserError that names ``where``, the key, what was found and what is allowed."""
+        """Check an option block. Raises UserError that names ``where`` (empty: the top of the file), the key, what was
+        found and what is allowed."""
         if not isinstance(block, Mapping):
-            raise UserError(f'{where}: expected a block of keys, got {block!r}')
+            raise UserError(f'{where or "options"}: expected a block of keys, got {block!r}')
         try:
             return cls.model_validate(dict(cast(Mapping[str, Any], block)))
         except ValidationError as error:
@@ -44,13 +48,17 @@ def _describe(cls: type[OptionBlock], error: ErrorDetails, where: str) -> str:
     for name in path:  # into the block that holds the key
         field = cls.model_fields.get(str(name))
         cls = (field and nested_block(field.annotation)) or cls
-    block = '.'.join(map(str, (where, *path)))
+    block = '.'.join(map(str, (where, *path))).removeprefix('.')
     kind, context = error['type'], error.get('ctx') or {}
+    place = f'{block}.{key}'.strip('.') if key != '' else block
+    block = block or 'options'
     if kind == 'extra_forbidden':
         return _unknown_key(cls, str(key), block)
     if kind == 'missing':
         return f'{block}: key {key!r} is missing.'
-    place = f'{block}.{key}' if key != '' else block
+    if key == '[key]':  # of a block whose keys are names
+        reason = context['error'] if kind == 'value_error' else f'expected a text as the key, got {error["input"]!r}'
+        return f'{block.rpartition(".")[0]}: {reason}'
     if kind == 'value_error':  # of a validator of ours
         return f'{place}: {context["error"]}'
     return f'{place}: {_expected(kind, context, error["msg"])}, got {error["input"]!r}'
@@ -76,6 +84,8 @@ def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
     """The allowed values in this package's wording; pydantic's message for other kinds of errors."""
     if kind in ('literal_error', 'enum'):
         return f'expected one of {str(context["expected"]).replace(chr(39), "").replace(" or ", ", ")}'
+    if kind == 'finite_number':
+        return 'expected a finite number'
     bounds = {'greater_than_equal': 'ge', 'greater_than': 'gt', 'less_than_equal': 'le', 'less_than': 'lt'}
     if kind in bounds:
         sign = {'ge': '>=', 'gt': '>', 'le': '<=', 'lt': '<'}[bounds[kind]]

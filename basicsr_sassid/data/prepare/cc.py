@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from basicsr_sassid.data.prepare.pairs import real_and_mean, write_all
-from basicsr_sassid.data.prepare.writer import Prepared
+from basicsr_sassid.data.prepare.writer import Prepared, check_cutting
 
 CROPS, SIDE = 15, 512
 
@@ -29,5 +29,6 @@ def prepare_cc(
     Raises:
         UserError: a count or size that is not as published, one of a pair missing.
     """
+    check_cutting(size, None, workers, 0)
     noisy, clean = real_and_mean(downloaded, 'png', SIDE, CROPS, incomplete, 'CC')
     return write_all({'CC/noisy.lmdb': lambda: noisy, 'CC/clean.lmdb': lambda: clean}, output, size, workers, quiet)

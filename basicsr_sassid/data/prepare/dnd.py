@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from basicsr_sassid.data.prepare.pairs import check_count, find_files, write_all
-from basicsr_sassid.data.prepare.writer import Prepared, Source
+from basicsr_sassid.data.prepare.writer import Prepared, Source, check_cutting
 from basicsr_sassid.io.mat import open_mat73
 from basicsr_sassid.utils.errors import UserError
 
@@ -36,6 +36,7 @@ def prepare_dnd(
     Raises:
         UserError: a file is missing or damaged, a box lies outside its photograph.
     """
+    check_cutting(size, None, workers)
 
     def sources() -> list[Source]:
         photos = find_photos(downloaded, incomplete)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from basicsr_sassid.data.prepare.writer import Prepared, Source, key_of, write_lmdb
+from basicsr_sassid.data.prepare.writer import Prepared, Source, check_cutting, key_of, write_lmdb
 from basicsr_sassid.io.photo import image_size, list_images, read_photo
 from basicsr_sassid.utils.errors import UserError, require_path
 
@@ -32,8 +32,7 @@ def prepare_folder(
         UserError: a path does not exist, no readable image, the LMDB exists, no space left, or strict and a damaged
             image.
     """
-    if size < 1 or (step is not None and step < 1):
-        raise UserError(f'size and step: expected numbers of pixels >= 1, got {size} and {step}')
+    check_cutting(size, step, workers)
     files: list[Path] = []
     for photo in photos:
         path = require_path(photo, 'photos')

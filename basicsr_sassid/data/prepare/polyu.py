@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from basicsr_sassid.data.prepare.pairs import real_and_mean, write_all
-from basicsr_sassid.data.prepare.writer import Prepared, Source
+from basicsr_sassid.data.prepare.writer import Prepared, Source, check_cutting
 from basicsr_sassid.utils.errors import UserError, require_path
 
 CROPS, SIDE, SCENES = 100, 512, 40
@@ -31,6 +31,7 @@ def prepare_polyu(
     Raises:
         UserError: neither folder exists, a count or size that is not as published, one of a pair missing.
     """
+    check_cutting(size, None, workers)
     layout: dict[str, Callable[[], list[Source]]] = {}
     for folder, name, side, expected in (
         ('CroppedImages', 'PolyU', SIDE, CROPS),

@@ -11,7 +11,7 @@ import numpy as np
 
 from basicsr_sassid.data.prepare.folder import photo_source
 from basicsr_sassid.data.prepare.pairs import check_count, find_files, write_all
-from basicsr_sassid.data.prepare.writer import Prepared, Source, key_of
+from basicsr_sassid.data.prepare.writer import Prepared, Source, check_cutting, key_of
 from basicsr_sassid.io.mat import read_mat
 from basicsr_sassid.utils.errors import UserError
 
@@ -48,6 +48,7 @@ def prepare_sidd(
     Raises:
         UserError: none of the files exists, a count or size that is not as published, a damaged file.
     """
+    check_cutting(size, None, workers)
     layout: dict[str, Callable[[], list[Source]]] = {}
     photos = {
         side: find_files(downloaded, rf'.*_{name}_SRGB_.*\.PNG') for side, name in (('noisy', 'NOISY'), ('clean', 'GT'))

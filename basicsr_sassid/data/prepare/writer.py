@@ -10,22 +10,21 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from itertools import chain
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
-import cv2
 import lmdb
-import mmcv
 import numpy as np
 from mmengine.utils import ProgressBar
 
+from basicsr_sassid.data.prepare.cutting import COMPRESSION, SubImage, check_cutting, cut, starts
 from basicsr_sassid.io.atomic import atomic_write, json_digest
+from basicsr_sassid.io.lmdb_file import DamagedLMDBError, check_whole
 from basicsr_sassid.utils.errors import UserError, expand_path
 
-COMPRESSION = 1  # PNG level: larger files, but read twice as fast as BasicSR's default of 3
 _PLAN, _DONE = b'__plan__', b'__done_%06d__'  # keys from which a stopped run continues; meta_info.txt lacks them
 
 
@@ -55,15 +54,6 @@ class Source:
     read: Callable[[], np.ndarray]
     size: tuple[int, int]
     stamp: Any = None
-
-
-@dataclasses.dataclass(frozen=True)
-class SubImage:
-    """A part of an image, encoded."""
-
-    key: str
-    png: bytes
-    shape: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +100,7 @@ class Plan:
         """Read, cut and encode image ``number``."""
         source = self.sources[number]
         try:
-            return list(_cut(source.read(), source.key, self.size, self.step))
+            return list(cut(source.read(), source.key, self.size, self.step))
         except UserError as error:
             return Skipped(str(error))
 
@@ -141,14 +131,13 @@ def write_lmdb(
     Raises:
         UserError: the LMDB exists, no readable image, no space left, or strict and a damaged image.
     """
+    check_cutting(size, step, workers, 0)
     lmdb_path = expand_path(lmdb_path, '-o')
     plan = Plan(sources, size, step or size)
     if lmdb_path.suffix != '.lmdb':
         raise UserError(f'-o: expected a name that ends in .lmdb, got {lmdb_path}')
     if lmdb_path.exists():
         raise UserError(f'{lmdb_path} exists. Choose another name, or remove it first.')
-    if size < 0 or plan.step < 0:
-        raise UserError(f'size and step: expected numbers of pixels >= 1, got {size} and {plan.step}')
     keys: set[str] = set()
     for source in sources:
         if source.key in keys:
@@ -246,7 +235,13 @@ def _write_meta(folder: Path, plan: Plan, results: Mapping[int, Result]) -> Prep
 
 
 def _open(folder: Path, digest: bytes, map_size: int) -> lmdb.Environment:
-    """The LMDB of a stopped run with the same plan, or a new one."""
+    """The LMDB of a stopped run with the same plan, or a new one; a damaged one is written anew."""
+    try:
+        if (folder / 'data.mdb').exists():
+            check_whole(folder)
+    except DamagedLMDBError as error:
+        print(f'{error} It is of a stopped run, and is written anew.', file=sys.stderr, flush=True)
+        shutil.rmtree(folder)
     for _ in range(2):
         environment = lmdb.open(os.fsencode(folder), map_size=map_size)  # a string need not be UTF-8
         with environment.begin(write=True) as transaction:
@@ -266,7 +261,7 @@ def largest_size(plan: Plan) -> int:
     total = 0
     for source in plan.sources:
         height, width = source.size
-        count = len(_starts(height, plan.size, plan.step)) * len(_starts(width, plan.size, plan.step))
+        count = len(starts(height, plan.size, plan.step)) * len(starts(width, plan.size, plan.step))
         total += count * (min(plan.size or height, height) * min(plan.size or width, width) * 6 + 16384)
     return 2 * total + 2**24
 
@@ -274,22 +269,3 @@ def largest_size(plan: Plan) -> int:
 def key_of(name: str) -> str:
     """``name`` as a key of BasicSR: ASCII, no dot."""
     return re.sub(r'[^A-Za-z0-9_-]', '_', name)[:100]
-
-
-def _cut(pixels: np.ndarray, key: str, size: int, step: int) -> Iterator[SubImage]:
-    height, width = pixels.shape[:2]
-    for top in _starts(height, size, step):
-        for left in _starts(width, size, step):
-            bottom, right = min(top + (size or height), height), min(left + (size or width), width)
-            part: Any = mmcv.imcrop(pixels, np.array([left, top, right - 1, bottom - 1]))
-            part = mmcv.rgb2bgr(part) if part.shape[2] == 3 else part
-            _, content = cv2.imencode('.png', part, [cv2.IMWRITE_PNG_COMPRESSION, COMPRESSION])
-            yield SubImage(f'{key}_y{top:05d}_x{left:05d}' if size else key, content.tobytes(), part.shape)
-
-
-def _starts(side: int, size: int, step: int) -> list[int]:
-    """Starts of the sub-images over a line of ``side`` pixels; the last one ends with the line."""
-    if not size:
-        return [0]
-    last = max(side - size, 0)
-    return sorted({*range(0, last + 1, step), last})
