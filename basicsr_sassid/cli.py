@@ -12,6 +12,7 @@ from basicsr_sassid.data.prepare.dnd import prepare_dnd
 from basicsr_sassid.data.prepare.folder import prepare_folder
 from basicsr_sassid.data.prepare.polyu import prepare_polyu
 from basicsr_sassid.data.prepare.sidd import prepare_sidd
+from basicsr_sassid.data.prepare.writer import Prepared
 from basicsr_sassid.demo import run_demo as compare_on_photographs
 from basicsr_sassid.evaluation.runner import run_benchmark as evaluate
 from basicsr_sassid.evaluation.submission import check_submission, submit_dnd, submit_sidd
@@ -23,6 +24,7 @@ from basicsr_sassid.pipeline.api import clean_photos
 from basicsr_sassid.training.launch import launch
 from basicsr_sassid.training.options import parse_block, read_options
 from basicsr_sassid.utils.errors import UserError, cli_errors, printable
+from basicsr_sassid.utils.sequences import count_noun
 
 _PREPARE: dict[str, Callable[..., dict[str, Any]]] = {
     'sidd': prepare_sidd,
@@ -128,10 +130,11 @@ def run_prepare_folder(args: argparse.Namespace) -> None:
     done = prepare_folder(args.photos, args.output, args.size, args.step, args.strict, args.workers)
     for file, reason in done.skipped.items():
         print(printable(f'skipped {file}: {reason}'), file=sys.stderr)
-    print(
-        f'{args.output}: {done.sub_images} sub-images of {done.photos} photographs'
-        + (f'; {len(done.skipped)} skipped' if done.skipped else '')
-    )
+    print(f'{printable(args.output)}: {_count(done)}' + (f'; {len(done.skipped)} skipped' if done.skipped else ''))
+
+
+def _count(written: Prepared) -> str:
+    return f'{count_noun(written.sub_images, "sub-image")} of {count_noun(written.photos, "photograph")}'
 
 
 def run_prepare_dataset(args: argparse.Namespace) -> None:
@@ -141,14 +144,7 @@ def run_prepare_dataset(args: argparse.Namespace) -> None:
         args.downloaded, args.output, incomplete=args.incomplete, workers=args.workers, **sizes
     )
     for name, written in done.items():
-        print(
-            f'{args.output}/{name}: '
-            + (
-                'was there already'
-                if written is None
-                else f'{written.sub_images} sub-images of {written.photos} photographs'
-            )
-        )
+        print(f'{printable(args.output)}/{name}: ' + ('was there already' if written is None else _count(written)))
 
 
 def run_benchmark(args: argparse.Namespace) -> None:

@@ -30,7 +30,7 @@ from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import customize, options_file, resolve_options
 from basicsr_sassid.utils.errors import UserError, expand_path, require_path
 from basicsr_sassid.utils.option_checks import check_range
-from basicsr_sassid.utils.sequences import evenly_spaced
+from basicsr_sassid.utils.sequences import count_noun, evenly_spaced
 
 RECIPE = 'sassid/train_cpu.yml'
 SIMULATED_SCALE = 0.25  # of the recipe's iterations: enough for the simulated set
@@ -237,7 +237,7 @@ def _compare(
 
 def _print_table(table: Mapping[str, Mapping[str, float]], count: int, is_simulated: bool) -> None:
     print(
-        f'\nMean of {count} {"simulated" if is_simulated else "real"} photographs; no network has seen a clean '
+        f'\nMean of {count_noun(count, "simulated photograph" if is_simulated else "real photograph")}; no network has seen a clean '
         'reference. SSIM: each channel, Gaussian 11x11\n'
     )
     print(f'{"":34}{"PSNR dB":>8}{"SSIM":>8}')

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from basicsr_sassid.pipeline import console
 from basicsr_sassid.pipeline.api import clean_photos
 from basicsr_sassid.pipeline.console import ProgressBar, print_findings, print_short_training
 from basicsr_sassid.pipeline.diagnostics import Finding, advice
+from basicsr_sassid.utils.sequences import count_noun
 
 from clean_runs import shrink_networks, write_scenes
 
@@ -92,4 +92,4 @@ def test_clean_photos_minutes_below_the_shortest_training_are_announced(tmp_path
 
 @pytest.mark.parametrize(('number', 'text'), [(0, '0 photographs'), (1, '1 photograph'), (2, '2 photographs')])
 def test_count_noun_has_a_plural(number, text):
-    assert console.count_noun(number, 'photograph') == text
+    assert count_noun(number, 'photograph') == text

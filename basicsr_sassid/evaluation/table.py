@@ -12,6 +12,7 @@ from basicsr_sassid.evaluation.pairs import Pair
 from basicsr_sassid.evaluation.schema import is_oracle
 from basicsr_sassid.io.atomic import atomic_write, write_json
 from basicsr_sassid.io.photo import Photo, read_photo, write_photo
+from basicsr_sassid.utils.sequences import count_noun
 
 _ORACLE = '*'
 _COSTS = {
@@ -78,7 +79,7 @@ def notes(result: dict[str, Any]) -> list[str]:
     ]
     if settings:
         lines.append('Settings: ' + '; '.join(settings) + '.')
-    images = ', '.join(f'{count} images of {name}' for name, count in result['images'].items())
+    images = ', '.join(f'{count_noun(count, "image")} of {name}' for name, count in result['images'].items())
     where = result['gpu'] or f'{result["threads"]} thread(s) of {result["cpu"]}'
     lines.append(f'{images}. MP/s and peak memory: {where}; parameters and multiply-adds of all passes.')
     return lines

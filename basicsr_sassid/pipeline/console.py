@@ -13,15 +13,11 @@ from basicsr_sassid.noise.survey import Survey, describe_groups
 from basicsr_sassid.pipeline.diagnostics import Finding
 from basicsr_sassid.training.budget import MIN_ITERATIONS
 from basicsr_sassid.utils.errors import printable
+from basicsr_sassid.utils.sequences import count_noun
 
 _BAR = '{desc} {percentage:3.0f}%|{bar}| {elapsed}'
 _BAR_WITH_TIME_LEFT = _BAR + ', {remaining} left'
 _TELLING = 0.1  # of a step, after which its speed tells the time left
-
-
-def count_noun(number: int, noun: str) -> str:
-    """``1 pixel``, ``2 pixels``."""
-    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
 
 
 def print_survey(survey: Survey, noise: NoiseModel, megapixels: float) -> None:

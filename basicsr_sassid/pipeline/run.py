@@ -25,7 +25,7 @@ from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.noise.survey import LITTLE, Survey, describe_groups, survey
 from basicsr_sassid.ops.arrays import centre_crop
 from basicsr_sassid.pipeline.blending import CROP, blend_crops, fit_blend
-from basicsr_sassid.pipeline.console import ProgressBar, count_noun, print_short_training, print_survey
+from basicsr_sassid.pipeline.console import ProgressBar, print_short_training, print_survey
 from basicsr_sassid.pipeline.diagnostics import advice
 from basicsr_sassid.pipeline.options import CleanOptions
 from basicsr_sassid.pipeline.outputs import WORK_FOLDER, OutputRecord
@@ -43,7 +43,7 @@ from basicsr_sassid.pipeline.training_set import megapixels, prepare_training_se
 from basicsr_sassid.training.budget import MIN_ITERATIONS, Plan, plan_training
 from basicsr_sassid.utils.device import choose_device
 from basicsr_sassid.utils.errors import NoSpaceError, UserError, printable
-from basicsr_sassid.utils.sequences import scaled
+from basicsr_sassid.utils.sequences import count_noun, scaled
 
 REPORT = 'report.html'
 STUDENT = 'student.safetensors'

@@ -20,6 +20,11 @@ class Sliceable(Protocol):
 S = TypeVar('S', bound=Sliceable)
 
 
+def count_noun(number: int, noun: str) -> str:
+    """``1 pixel``, ``2 pixels``."""
+    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
+
+
 def evenly_spaced(items: S, most: int) -> S:
     """At most ``most`` of the items: the first of every ``ceil(len(items) / most)``.
 
