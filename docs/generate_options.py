@@ -23,7 +23,8 @@ Generated from the typed option blocks by `python docs/generate_options.py`; do 
 
 One file is one run. A misspelt key is an error that names the right one. `--force_yml a:b=value` changes or adds a
 key on the command line; values are read as YAML. Values out of range, names that are no file names, and anything that
-cannot be built or called are errors before a file is written or an earlier run is renamed. Complete examples with a reason for each value:
+cannot be built or called are errors before a file is written or an earlier run is renamed. Complete examples with a
+reason for each value:
 [options/sassid/train_sidd.yml](../options/sassid/train_sidd.yml) and the other files of [options/](../options).
 
 ## Networks and their roles
