@@ -264,6 +264,7 @@ def add_submit(commands: Commands) -> None:
             '--self-ensemble', action='store_true', help="mean over eight flips and turns, as the authors' submission"
         )
         _add_device(server)
+        _add_network(server)
         server.add_argument('--incomplete', action='store_true', help='take fewer images than were published')
         server.set_defaults(run='run_submit', **({'interrupted': SAME_COMMAND} if name == 'dnd' else {}))
     check = servers.add_parser('check', help='read a submission back', description='Read a submission back.')

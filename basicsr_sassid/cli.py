@@ -18,11 +18,12 @@ from basicsr_sassid.evaluation.runner import run_benchmark as evaluate
 from basicsr_sassid.evaluation.submission import check_submission, submit_dnd, submit_sidd
 from basicsr_sassid.inference.export import export_onnx
 from basicsr_sassid.inference.files import denoise_files
+from basicsr_sassid.io.weights_card import parse_network
 from basicsr_sassid.noise.plot import draw
 from basicsr_sassid.noise.survey import describe, survey_files
 from basicsr_sassid.pipeline.api import clean_photos
 from basicsr_sassid.training.launch import launch
-from basicsr_sassid.training.options import parse_block, read_options
+from basicsr_sassid.training.options import read_options
 from basicsr_sassid.utils.errors import UserError, cli_errors, printable
 from basicsr_sassid.utils.sequences import count_noun
 
@@ -78,7 +79,7 @@ def run_denoise(args: argparse.Namespace) -> None:
 
 
 def _network(args: argparse.Namespace) -> dict[str, Any] | None:
-    return None if args.network is None else parse_block(args.network, '--network')
+    return None if args.network is None else parse_network(args.network)
 
 
 def run_export(args: argparse.Namespace) -> None:
@@ -155,7 +156,8 @@ def run_benchmark(args: argparse.Namespace) -> None:
 def run_submit(args: argparse.Namespace) -> None:
     """Write a submission."""
     submit = submit_sidd if args.server == 'sidd' else submit_dnd
-    submit(args.downloaded, args.weights, args.output, args.self_ensemble, args.device, args.incomplete)
+    settings = {'device': args.device, 'self_ensemble': args.self_ensemble, 'network': _network(args)}
+    submit(args.downloaded, args.weights, args.output, incomplete=args.incomplete, **settings)
     print(args.output)
 
 

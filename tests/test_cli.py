@@ -208,13 +208,14 @@ def test_command_folder_of_raw_files_alone_has_a_conversion(tmp_path, capsys, co
 
 
 @pytest.mark.parametrize(
-    ('value', 'message'), [('UNet', 'expected {type: NAME, ...}'), ('{type: [', 'cannot be read as YAML')]
+    ('value', 'message'),
+    [('{dim: 3}', "expected '{type: NAME, ...}', got"), ('{type: [', "expected '{type: NAME, ...}', got")],
 )
 def test_command_wrong_network_is_one_sentence(tmp_path, capsys, value, message):
     (tmp_path / 'a.png').touch()
     with pytest.raises(SystemExit):
         main(['denoise', str(tmp_path / 'a.png'), '-o', 'x', '--weights', 'x.pth', '--network', value])
-    assert f'error: --network: {message}' in capsys.readouterr().err.replace(repr(value) + ' ', '')
+    assert f'error: --network: {message}' in capsys.readouterr().err
 
 
 def test_command_denoise_network_of_basicsr_that_the_user_names_is_applied(tmp_path):

@@ -43,6 +43,7 @@ def submit_sidd(
     self_ensemble: bool = False,
     device: str = 'auto',
     incomplete: bool = False,
+    network: dict[str, Any] | None = None,
     about: dict[str, str] | None = None,
 ) -> None:
     """Denoise ``BenchmarkNoisyBlocksSrgb.mat`` and write a submission to the SIDD server.
@@ -53,6 +54,7 @@ def submit_sidd(
         output: ``SubmitSrgb.mat`` (the blocks, and seconds a megapixel), or ``.csv`` for the competition on Kaggle
             (the blocks in base64, a row each).
         self_ensemble: mean over the eight flips and turns, of floats, before rounding: the authors' submission had it.
+        device, network: see :class:`Denoiser`.
         incomplete: take fewer images than were published.
         about: ``MethodName``, ``Authors``, ``Venue``.
 
@@ -64,7 +66,7 @@ def submit_sidd(
         raise UserError(f'-o: expected a name that ends in {_ENDINGS}, got {output}')
     path = require_path(downloaded, 'downloaded')
     path = require_path(path / 'BenchmarkNoisyBlocksSrgb.mat', 'downloaded') if path.is_dir() else path
-    denoise = Denoiser(weights, device, tile=0, self_ensemble=self_ensemble)
+    denoise = Denoiser(weights, device, tile=0, self_ensemble=self_ensemble, network=network)
     if not os.access(make_folder(output.parent), os.W_OK):  # before hours of work
         raise UserError(f'-o {output}: the folder cannot be written to. Choose another one.')
     noisy = read_blocks(path, 'BenchmarkNoisyBlocksSrgb', incomplete)
@@ -99,6 +101,7 @@ def submit_dnd(
     self_ensemble: bool = False,
     device: str = 'auto',
     incomplete: bool = False,
+    network: dict[str, Any] | None = None,
 ) -> None:
     """Denoise the boxes of DND and write the bundle for its server: ``0001.mat`` to ``0050.mat``, to be zipped.
 
@@ -108,13 +111,13 @@ def submit_dnd(
     Args:
         downloaded: the folder with ``info.mat`` and ``images_srgb``.
         output: folder.
-        weights, self_ensemble, incomplete: see :func:`submit_sidd`.
+        weights, self_ensemble, device, incomplete, network: see :func:`submit_sidd`.
 
     Raises:
         UserError: as there; the folder holds another network's bundle.
     """
     photos, boxes = find_photos([downloaded], incomplete), read_boxes([downloaded], incomplete)
-    denoise = Denoiser(weights, device, tile=0, self_ensemble=self_ensemble)
+    denoise = Denoiser(weights, device, tile=0, self_ensemble=self_ensemble, network=network)
     folder = make_folder(expand_path(output, '-o'))
     _claim(folder, {'weights': content_digest(weights), 'self_ensemble': self_ensemble})
     for number, path in tqdm(photos.items(), unit='photo', file=sys.stderr):

@@ -65,17 +65,6 @@ def read_options(path: str | os.PathLike[str], force_yml: Sequence[str] = ()) ->
     return opt
 
 
-def parse_block(text: str, where: str) -> dict[str, Any]:
-    """A block of options on the command line, ``{type: UNet, dim: 32}``. Raises UserError."""
-    try:
-        block = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f'{where}: {text!r} cannot be read as YAML: {error}') from error
-    if not isinstance(block, dict):
-        raise UserError(f'{where}: expected {{type: NAME, ...}}, got {text!r}')
-    return block
-
-
 def _force(opt: dict[str, Any], entry: str) -> None:
     keys, equals, value = entry.partition('=')
     if not equals:
