@@ -236,10 +236,8 @@ def _compare(
 
 
 def _print_table(table: Mapping[str, Mapping[str, float]], count: int, is_simulated: bool) -> None:
-    print(
-        f'\nMean of {count_noun(count, "simulated photograph" if is_simulated else "real photograph")}; no network has seen a clean '
-        'reference. SSIM: each channel, Gaussian 11x11\n'
-    )
+    images = count_noun(count, 'simulated photograph' if is_simulated else 'real photograph')
+    print(f'\nMean of {images}; no network has seen a clean reference. SSIM: each channel, Gaussian 11x11\n')
     print(f'{"":34}{"PSNR dB":>8}{"SSIM":>8}')
     for name, figures in table.items():
         print(f'{name:34}{figures["psnr"]:8.2f}{figures["ssim"]:8.4f}')

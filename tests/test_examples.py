@@ -1,9 +1,12 @@
-"""The examples of the docstrings run as they stand."""
+"""The examples of the docstrings run as they stand, and the page of promises names tests that exist."""
 
 from __future__ import annotations
 
 import doctest
+import fnmatch
 import importlib
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,3 +33,15 @@ def test_docstring_examples_give_the_printed_results(module, tmp_path, monkeypat
         extraglobs={'weights': weights},
     )
     assert result.attempted >= 1 and result.failed == 0
+
+
+def test_reliability_page_names_tests_that_exist():
+    """Each promise of the page is held by a test: `file.py`, `file.py::name` or `name`, with * for the rest."""
+    root = Path(__file__).parents[1]
+    files = {path.name: path.read_text() for path in (root / 'tests').glob('test_*.py')}
+    names = {name for content in files.values() for name in re.findall(r'^def (test_\w+)', content, re.MULTILINE)}
+    held = re.findall(r'`(?:(test_\w+\.py)(?:::)?)?(test_[\w*]+)?`', (root / 'docs' / 'reliability.md').read_text())
+    held = [(file, name) for file, name in held if file or name]
+    assert len(held) > 30
+    assert not [file for file, _ in held if file and file not in files]
+    assert not [name for _, name in held if name and not fnmatch.filter(names, name)]
