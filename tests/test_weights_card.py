@@ -174,7 +174,7 @@ def test_parse_network_anything_else_is_refused(text):
         ({'inference': {'num_masks': 10**9}}, 'inference.num_masks: expected a number <= 256'),
         ({'inference': {'pd_pad': 10**9}}, 'inference.pd_pad: expected a number <= 256'),
         ({'inference': {'r3_t': 10**9}}, 'inference.r3_t: expected a number <= 1024'),
-        ({'inference': {'r3_p': float('nan')}}, 'inference.r3_p: expected a number'),
+        ({'inference': {'r3_p': float('nan')}}, 'inference.r3_p: expected a finite number'),
         ({'inference': {'refinement': ['r3']}}, 'inference.refinement: expected one of none, second_pass, r3'),
         ({'inference': {'multiple_of': 10**6}}, 'inference.multiple_of: expected a number <= 4096'),
         ({'inference': {'seed': 2**64}}, 'inference.seed: expected a number <'),
