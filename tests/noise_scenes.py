@@ -44,3 +44,26 @@ def camera_pairs() -> tuple[list[Pair], NoiseModel]:
 
 def unit_range(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float32) / 255
+
+
+def saturated_photograph(is_grey: bool, seed: int = 0) -> Pair:
+    """(256, 256, C): a wall in uneven light, and a blank area that the sensor cannot tell from white, at 245 and 249.
+
+    Few patches have the same intensity, and the flattest ones are blank. The tone curve leaves a few pixels above.
+    """
+    rng = np.random.default_rng(seed)
+    light = np.interp(np.arange(256), [0, 150, 170, 256], [100, 200, 600, 600])[None, :, None]
+    white = np.float32([249] if is_grey else [255, 249, 245])
+    scene = light * np.float32([1] if is_grey else [0.7, 1, 0.9]) * np.ones((256, 1, 1))
+    noise = rng.normal(0, 20, scene.shape) * (scene < white)
+    noisy = np.minimum(scene + noise, white + rng.geometric(0.9, scene.shape) - 1)
+    return noisy.clip(0, 255).astype(np.uint8), np.minimum(scene, white).round().astype(np.uint8)
+
+
+def dark_photograph_with_detail(seed: int = 0) -> Pair:
+    """(256, 256, 3): black but for a corner of stripes. Only the stripes are not clipped by black."""
+    rng = np.random.default_rng(seed)
+    scene = np.full((256, 256, 3), 12.0)
+    scene[:80, :80] = 90 + 40 * np.sin(np.arange(80) / 3)[:, None]
+    noisy = (scene + rng.normal(0, 12, scene.shape)).round().clip(0, 255)
+    return noisy.astype(np.uint8), scene.round().astype(np.uint8)

@@ -92,7 +92,7 @@ def test_clean_photos_instant_gains_six_decibels(instant):
 
 def test_command_clean_prints_the_noise(folder, tmp_path, capsys):
     cli(['clean', str(folder), '-o', str(tmp_path / 'out'), '--effort', 'instant'])
-    assert '2 photographs, 0.3 megapixels; noise of 20.' in capsys.readouterr().out
+    assert '2 photographs, 0.3 megapixels; noise of 19.9 ± 1.8 grey levels' in capsys.readouterr().out
 
 
 def test_clean_photos_run_of_the_version_before_is_continued(folder, tmp_path):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from basicsr_sassid.noise.model import MAX_LAG, NoiseModel
+from basicsr_sassid.noise.sigma_curve import BINS, fit_variance, intensity_bin, sigma_curve
 from basicsr_sassid.ops.arrays import as_hwc, checked_image, is_grey, white_level
 from basicsr_sassid.utils.errors import UserError
 from basicsr_sassid.utils.sequences import evenly_spaced
@@ -20,8 +22,11 @@ _MOST_CANDIDATES = 4000  # patches of an image that are considered, evenly space
 _MOST_FLAT = 400  # flat patches that an image contributes
 _MOST_CORRELATED = 6000  # patches whose correlation is computed, evenly spaced
 _CLIPPED = (0.01, 0.1)  # tiers of the fraction of a patch's pixels at black or white: the lowest tier is used
+_BLACK, _WHITE = 1.0, 254.0  # grey levels
+_NEARBY = 8  # grey levels
 _SATURATED = 0.5  # fraction of such pixels that leaves no noise to measure
-_BINS = 16  # of intensity
+# relative standard error of sigma, by single photographs of known noise (docs/noise.md): patches are never quite flat
+_ERROR_OF_MANY, _ERROR_OF_ONE = 0.05, 0.5
 _LAGS = 2 * MAX_LAG + 1
 
 
@@ -59,11 +64,13 @@ class FlatPatches:
     Attributes:
         residual: (n, 32, 32, 3), the flattest fifth without their surfaces, in grey levels.
         means, variances: (m, 3), of the flattest fifth of each intensity, in grey levels; NaN where it is saturated.
+        overlap: number of patches that share a pixel.
     """
 
     residual: np.ndarray
     means: np.ndarray
     variances: np.ndarray
+    overlap: float
 
     @property
     def is_grey(self) -> bool:
@@ -76,11 +83,13 @@ def find_flat_patches(image: np.ndarray) -> FlatPatches:
     pixels = _as_grey_levels(image)
     patches = _evenly_spaced_patches(pixels)
     num_candidates = max(int(_FLATTEST * len(patches)), 1)
-    clipped = ((patches <= 1) | (patches >= 254)).mean(axis=2)
-    usable = np.median(clipped, axis=1) < _SATURATED
+    clipped = _clipped(patches, *_saturation_levels(pixels))
+    if not _usable(clipped).any():  # a blank image, not a saturated area
+        clipped = _clipped(patches, _BLACK, _WHITE)
+    usable = _usable(clipped)
     patches, clipped = patches[usable], clipped[usable]
     if len(patches) == 0:
-        return FlatPatches(np.empty((0, PATCH, PATCH, 3), np.float32), *np.empty((2, 0, 3), np.float32))
+        return FlatPatches(np.empty((0, PATCH, PATCH, 3), np.float32), np.empty((0, 3)), np.empty((0, 3)), 1.0)
     basis = surface_basis()
     residual = _residual(patches, basis)
     if is_grey(pixels):  # a product may round equal rows apart (OpenBLAS's kernel for Prescott does)
@@ -91,13 +100,56 @@ def find_flat_patches(image: np.ndarray) -> FlatPatches:
     variances = np.where(clipped < _SATURATED, residual.var(axis=2), np.nan)
     by_intensity = _flattest_by_intensity(roughness, means.mean(axis=1), flattest)
     return FlatPatches(
-        residual[flattest].transpose(0, 2, 1).reshape(-1, PATCH, PATCH, 3), means[by_intensity], variances[by_intensity]
+        residual[flattest].transpose(0, 2, 1).reshape(-1, PATCH, PATCH, 3),
+        means[by_intensity],
+        variances[by_intensity],
+        max(PATCH / _patch_step(pixels), 1.0) ** 2,
     )
+
+
+def _saturation_levels(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 3) -> (3, 1), (3, 1): the level of each channel at and below which it is black, and that of white.
+
+    Cameras map a full sensor to 245 as well as to 255, and converting to grey mixes such levels. Saturation shows as a
+    pile-up at the end of an image's own range: noise spreads over several levels, and clipped noise is on one.
+    """
+    black, white = np.full((3, 1), _BLACK), np.full((3, 1), _WHITE)
+    for channel in range(3):
+        counts = np.bincount(pixels[..., channel].round().clip(0, 255).astype(int).ravel(), minlength=256)
+        white[channel] = min(white[channel], _pile_up(counts) - 0.5)
+        black[channel] = max(black[channel], 255 - _pile_up(counts[::-1]) + 0.5)
+    return black, white
+
+
+def _pile_up(counts: np.ndarray) -> float:
+    """The level at the bright end of a histogram on which noise is clipped; infinity if there is none.
+
+    It has more than half of all pixels that are less than 8 levels darker, or brighter, and most others are darker.
+    """
+    brighter = counts[::-1].cumsum()[::-1]  # or equal
+    nearby = brighter[np.maximum(np.arange(256) - _NEARBY, 0)]
+    at_end = brighter - counts < counts.sum() - brighter
+    # with fewer than half a patch's pixels it saturates no patch
+    levels = np.flatnonzero((counts > nearby / 2) & at_end & (counts >= PATCH**2 / 2))
+    return float(levels[-1]) if len(levels) else math.inf
+
+
+def _clipped(patches: np.ndarray, black: Any, white: Any) -> np.ndarray:
+    """(n, 3): fraction of each patch's pixels at black or white."""
+    return ((patches <= black) | (patches >= white)).mean(axis=2)
+
+
+def _usable(clipped: np.ndarray) -> np.ndarray:
+    return np.median(clipped, axis=1) < _SATURATED
+
+
+def _patch_step(pixels: np.ndarray) -> int:
+    return max(PATCH // 2, math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / _MOST_CANDIDATES)))
 
 
 def _evenly_spaced_patches(pixels: np.ndarray) -> np.ndarray:
     """(H, W, 3) -> (n, 3, 1024): overlapping patches, at most about 4000."""
-    step = max(PATCH // 2, math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / _MOST_CANDIDATES)))
+    step = _patch_step(pixels)
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (PATCH, PATCH), axis=(0, 1))[::step, ::step]
     return windows.reshape(-1, 3, PATCH * PATCH)
 
@@ -121,8 +173,10 @@ def _flattest(roughness: np.ndarray, clipped: np.ndarray, num_candidates: int) -
     """Indices of the flat patches of an image, at most 400."""
     # clipping cuts the noise: such patches are for dark photographs, which have no others
     tier = np.searchsorted(_CLIPPED, clipped.mean(axis=1), 'right')
-    candidates = np.lexsort((roughness, tier))[:num_candidates]
-    least_clipped = candidates[tier[candidates] == tier[candidates[0]]]
+    # twice as many, so that there is a choice: the few unclipped patches of a dark image are its detail
+    highest = np.sort(tier)[min(2 * num_candidates, len(tier)) - 1]
+    least_clipped = np.flatnonzero(tier <= highest)
+    least_clipped = least_clipped[np.argsort(roughness[least_clipped], kind='stable')][:num_candidates]
     certain = roughness[least_clipped[int(_SMOOTHEST / _FLATTEST * len(least_clipped))]]
     smooth = least_clipped[roughness[least_clipped] <= 1.5 * certain]  # as pure noise is alike, and texture is not
     return evenly_spaced(smooth, _MOST_FLAT)
@@ -130,8 +184,8 @@ def _flattest(roughness: np.ndarray, clipped: np.ndarray, num_candidates: int) -
 
 def _flattest_by_intensity(roughness: np.ndarray, intensity: np.ndarray, flattest: np.ndarray) -> np.ndarray:
     """Indices of the flattest fifth of each intensity that has five patches; ``flattest`` if none has."""
-    bins = _intensity_bin(intensity)
-    groups = [np.flatnonzero(bins == number) for number in range(_BINS)]
+    bins = intensity_bin(intensity)
+    groups = [np.flatnonzero(bins == number) for number in range(BINS)]
     subsets = [
         group[np.argsort(roughness[group])[: math.ceil(_FLATTEST * len(group))]] for group in groups if len(group) >= 5
     ]
@@ -148,13 +202,15 @@ def pool_patches(patches: Iterable[FlatPatches]) -> NoiseModel:
             'Give other photographs.'
         )
     sigma = np.sqrt(residual.var(axis=(1, 2)).mean(axis=0))
-    sigma_curve = {
-        name: _sigma_curve(
-            [image.means[:, channel] for image in images], [image.variances[:, channel] for image in images]
+    curves = {
+        name: sigma_curve(
+            [image.means[:, channel] for image in images],
+            [image.variances[:, channel] for image in images],
+            float(sigma[channel]),
         )
         for channel, name in enumerate('RGB')
     }
-    variance_fit = {name: _fit_variance(points) for name, points in sigma_curve.items()}
+    variance_fit = {name: fit_variance(points) for name, points in curves.items()}
     correlation = _correlations(evenly_spaced(residual, _MOST_CORRELATED))[0]
     colour = [image.residual for image in images if not image.is_grey]
     # grey photographs tell nothing of the correlation between channels
@@ -163,7 +219,9 @@ def pool_patches(patches: Iterable[FlatPatches]) -> NoiseModel:
         if colour
         else np.tile(correlation, (3, 3, 1, 1))
     )
-    return NoiseModel(sigma, correlation, cross_correlation, sigma_curve, variance_fit, len(residual))
+    num_independent = max(sum(len(image.residual) / image.overlap for image in images), 1.0)
+    error = sigma * math.hypot(_ERROR_OF_MANY, _ERROR_OF_ONE / math.sqrt(num_independent))
+    return NoiseModel(sigma, correlation, cross_correlation, curves, variance_fit, len(residual), error)
 
 
 def _as_grey_levels(image: np.ndarray) -> np.ndarray:
@@ -216,43 +274,3 @@ def _far() -> np.ndarray:
 def _from_floor(correlation: np.ndarray) -> np.ndarray:
     floor = correlation[_far()].mean()
     return (correlation - floor) / max(correlation[MAX_LAG, MAX_LAG] - floor, 1e-12)
-
-
-def _intensity_bin(intensity: np.ndarray) -> np.ndarray:
-    return np.clip((intensity * (_BINS / 256)).astype(int), 0, _BINS - 1)
-
-
-def _sigma_curve(means: list[np.ndarray], variances: list[np.ndarray]) -> np.ndarray:
-    """(n, 2): intensity and sigma of each of 16 bins with ten patches or more.
-
-    Each image has its own gain (its ISO) on a curve that all share: gains and curve are fitted in turn.
-    """
-    image = np.repeat(np.arange(len(means)), [len(of_image) for of_image in means])
-    mean, variance = np.concatenate(means), np.concatenate(variances)
-    known = np.isfinite(variance) & (variance > 0)
-    image, mean, log = image[known], mean[known], np.log(np.maximum(variance[known], 1e-3))
-    bins = _intensity_bin(mean)
-    curve, gain = np.zeros(_BINS), np.zeros(len(means))  # logarithms of variances
-    for _ in range(10):
-        gain = _medians(log - curve[bins], image, len(means))
-        gain -= np.median(gain[np.unique(image)]) if len(image) else 0.0
-        curve = _medians(log - gain[image], bins, _BINS)
-    rows = [
-        (mean[bins == number].mean(), np.exp(curve[number] / 2))
-        for number in range(_BINS)
-        if (bins == number).sum() >= 10
-    ]
-    return np.array(rows).reshape(-1, 2)
-
-
-def _medians(values: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """(count,): the median of the values of each label; 0 for a label that does not occur."""
-    return np.array([np.median(values[labels == label]) if (labels == label).any() else 0.0 for label in range(count)])
-
-
-def _fit_variance(points: np.ndarray) -> tuple[float, float]:
-    """(slope, offset) of variance = slope * intensity + offset."""
-    if len(points) < 2:
-        return 0.0, float((points[:, 1] ** 2).mean()) if len(points) else 0.0
-    slope, offset = np.polyfit(points[:, 0], points[:, 1] ** 2, 1)
-    return float(slope), float(offset)

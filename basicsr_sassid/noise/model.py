@@ -14,6 +14,7 @@ MAX_LAG = 8  # pixels
 THRESHOLD = 0.035  # correlation below which pixels count as independent
 LARGEST_BLIND_SIZE = 2 * MAX_LAG - 1
 _LARGEST_RECOMMENDED = 9
+_UNCERTAIN = 0.2  # relative error of sigma that is put in words
 _FORMAT = 2  # of to_dict
 # names of format 1, whose dicts have no key `format`
 _OLD_NAMES = {
@@ -36,6 +37,7 @@ class NoiseModel:
         sigma_curve: {'R': (n, 2), ...}, for each channel a row (intensity, sigma) for each intensity that occurs.
         variance_fit: {'R': (slope, offset), ...}: variance = slope * intensity + offset, fitted to ``sigma_curve``.
         num_patches: number of flat patches that were measured.
+        sigma_error: (3,), standard error of ``sigma``; None in models of earlier versions.
     """
 
     sigma: np.ndarray
@@ -44,11 +46,23 @@ class NoiseModel:
     sigma_curve: dict[str, np.ndarray]
     variance_fit: dict[str, tuple[float, float]]
     num_patches: int
+    sigma_error: np.ndarray | None = None
 
     @property
     def cross_channel(self) -> np.ndarray:
         """(3, 3), correlation between R, G and B at the same pixel."""
         return self.cross_correlation[:, :, MAX_LAG, MAX_LAG]
+
+    def describe_sigma(self) -> str:
+        """Mean sigma of the channels and how sure it is, as ``9.3 ± 0.5 grey levels``."""
+        sigma = self.sigma.mean()
+        if self.sigma_error is None:
+            return f'{sigma:.1f} grey levels'
+        error = self.sigma_error.mean()
+        text = f'{sigma:.1f} ± {max(error, 0.1):.1f} grey levels'  # no less than the decimals that are shown
+        if error > _UNCERTAIN * sigma:
+            text += f' (measured in few flat areas: uncertain by about {10 * round(10 * error / sigma)} %)'
+        return text
 
     def correlation_at(self, radius: int) -> float:
         """Strongest correlation among the pixels on the square ring at ``radius`` (Chebyshev distance)."""
@@ -92,6 +106,7 @@ class NoiseModel:
             'sigma_curve': {name: points.tolist() for name, points in self.sigma_curve.items()},
             'variance_fit': {name: list(fit) for name, fit in self.variance_fit.items()},
             'num_patches': self.num_patches,
+            'sigma_error': None if self.sigma_error is None else self.sigma_error.tolist(),
         }
 
     @classmethod
@@ -108,6 +123,7 @@ class NoiseModel:
         def field(name: str) -> Any:
             return content[names.get(name, name)]
 
+        sigma_error = content.get('sigma_error')
         return cls(
             np.array(field('sigma')),
             np.array(field('correlation')),
@@ -115,4 +131,5 @@ class NoiseModel:
             {name: np.array(points).reshape(-1, 2) for name, points in field('sigma_curve').items()},
             {name: (fit[0], fit[1]) for name, fit in field('variance_fit').items()},
             field('num_patches'),
+            None if sigma_error is None else np.array(sigma_error),
         )

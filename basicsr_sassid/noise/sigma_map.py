@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
 from basicsr_sassid.noise.estimate import PATCH, find_flat_patches
 from basicsr_sassid.noise.model import NoiseModel
+from basicsr_sassid.noise.sigma_curve import shrunk_median
 from basicsr_sassid.ops.arrays import checked_image, white_level
 
-_INTENSITY_SIGMA = 4.0  # pixels, of the blur that gives the intensity at which a pixel's noise is looked up
+_LEAST_PATCHES = 3  # of a gain
 _GAIN_SPREAD = 0.3  # of the logarithm of gains between photographs; weighed against the spread inside one
+_INTENSITY_SIGMA = 4.0  # pixels, of the blur that gives the intensity at which a pixel's noise is looked up
 
 
 def noise_gain(image: np.ndarray, noise: NoiseModel) -> np.ndarray:
@@ -28,11 +32,7 @@ def noise_gain(image: np.ndarray, noise: NoiseModel) -> np.ndarray:
 
 
 def _shrunk_gain(log_gains: np.ndarray) -> float:
-    if len(log_gains) < 3:
-        return 1.0
-    middle = np.median(log_gains)
-    spread = 1.48 * np.median(np.abs(log_gains - middle))  # a standard deviation, if they are normal
-    return float(np.exp(middle * _GAIN_SPREAD**2 / (_GAIN_SPREAD**2 + spread**2)))
+    return math.exp(shrunk_median(log_gains, _GAIN_SPREAD)) if len(log_gains) >= _LEAST_PATCHES else 1.0
 
 
 def sigma_map(image: np.ndarray, noise: NoiseModel) -> np.ndarray:

@@ -121,7 +121,7 @@ def describe(survey: Survey) -> str:
             + ''.join(f'\n{file}: {reason}' for file, reason in survey.failed.items())
         )
     lines = [
-        f'Noise of {noise.num_patches} flat patches, in grey levels (0 to 255):',
+        f'Noise of {noise.describe_sigma()}, in {noise.num_patches} flat patches. In grey levels (0 to 255):',
         '',
         *_sigma_rows(noise),
         '',

@@ -24,7 +24,7 @@ def print_survey(survey: Survey, noise: NoiseModel, megapixels: float) -> None:
     """Print what was measured, and whether the photographs belong together."""
     print(
         f'{count_noun(len(survey.photos), "photograph")}, {megapixels:.1f} megapixels; noise of '
-        f'{noise.sigma.mean():.1f} grey levels, correlated over {count_noun(noise.correlation_length(), "pixel")}',
+        f'{noise.describe_sigma()}, correlated over {count_noun(noise.correlation_length(), "pixel")}',
         flush=True,
     )
     if 0 < survey.num_grey < survey.num_measured:
