@@ -122,6 +122,7 @@ def test_save_torch_on_a_full_disk_raises_no_space_error(tmp_path, monkeypatch, 
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == 'win32', reason='limits of Unix')
 def test_save_torch_at_a_limit_of_size_raises_user_error(tmp_path):
     done = run_code(

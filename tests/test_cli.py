@@ -243,7 +243,8 @@ def test_prepare_number_out_of_range_is_one_paragraph(source, flag, value, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('module', ['train', pytest.param('test', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('module', ['train', 'test'])
 def test_module_run_by_python_warns_of_nothing(module, tmp_path):
     """runpy warns of a module that the import of its package has imported."""
     done = run_python('-W', 'error::RuntimeWarning', '-m', f'basicsr_sassid.{module}', '--help', cwd=tmp_path)

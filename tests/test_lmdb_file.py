@@ -91,6 +91,7 @@ print('refused', refused, 'of', len(cuts))
 """
 
 
+@pytest.mark.slow
 def test_lmdb_cut_at_any_byte_is_refused_or_complete(whole, tmp_path):
     done = run_code(READ_CUT_FILES.format(whole=str(whole)), tmp_path)
     assert done.returncode == 0, done.stdout

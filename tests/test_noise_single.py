@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from basicsr_sassid import NoiseModel, SpectralDenoiser, estimate_noise
-from basicsr_sassid.cli import main
 from basicsr_sassid.io.photo import Photo, write_photo
 from basicsr_sassid.noise.sigma_curve import sigma_curve
 from basicsr_sassid.noise.sigma_map import noise_gain
 from basicsr_sassid.noise.survey import describe, survey_files
+from sassid import main
 
 from noise_scenes import Pair, camera_pairs, dark_photograph_with_detail, saturated_photograph
 
