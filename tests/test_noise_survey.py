@@ -92,7 +92,7 @@ def test_describe_clean_photograph_has_almost_no_noise(tmp_path):
 
 def test_describe_nothing_measurable_raises_user_error(tmp_path):
     write_photo(Photo(np.zeros((64, 64, 3), np.uint8)), tmp_path / 'black.png')
-    with pytest.raises(UserError, match='Of 1 readable images none has a patch'):
+    with pytest.raises(UserError, match='nothing to measure in 1 readable image: no patch'):
         describe(survey_files([tmp_path]))
 
 

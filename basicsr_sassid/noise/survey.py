@@ -11,11 +11,11 @@ import numpy as np
 from scipy.cluster import hierarchy
 
 from basicsr_sassid.io.foreign_formats import list_foreign
-from basicsr_sassid.io.photo import EXTENSIONS, image_size, list_images, read_photo
+from basicsr_sassid.io.photo import image_size, list_images, no_image, read_photo
 from basicsr_sassid.noise.estimate import PATCH, FlatPatches, find_flat_patches, pool_patches
 from basicsr_sassid.noise.model import MAX_LAG, NoiseModel
 from basicsr_sassid.utils.errors import UserError, require_path
-from basicsr_sassid.utils.sequences import evenly_spaced
+from basicsr_sassid.utils.sequences import count_noun, evenly_spaced
 
 MOST_PHOTOS = 64  # measured, evenly spaced
 LITTLE = 0.5  # grey levels: rounding alone makes 0.29
@@ -61,8 +61,7 @@ def survey_files(photos: Sequence[str | os.PathLike[str]]) -> Survey:
         paths += list_images(path) if path.is_dir() else [path]
         foreign.update(list_foreign(path) if path.is_dir() else {})
     if not paths:
-        hints = ''.join(f'\n{hint}' for hint in list(foreign.values())[:3])
-        raise UserError(f'photos: no image ({", ".join(EXTENSIONS)}) in {", ".join(map(str, photos))} or below{hints}')
+        raise UserError(no_image(photos, 'photos'))
     result = survey(paths)
     return dataclasses.replace(result, failed={**result.failed, **foreign})
 
@@ -116,7 +115,7 @@ def describe(survey: Survey) -> str:
     noise = survey.noise
     if noise is None:
         raise UserError(
-            f'noise: nothing to measure. Of {len(survey.photos)} readable images none has a patch of '
+            f'noise: nothing to measure in {count_noun(len(survey.photos), "readable image")}: no patch of '
             f'{PATCH}x{PATCH} pixels that is neither black nor white. Give other photographs.'
             + ''.join(f'\n{file}: {reason}' for file, reason in survey.failed.items())
         )
@@ -138,7 +137,7 @@ def describe(survey: Survey) -> str:
         lines.append('There is almost no noise here: denoising would only remove detail.')
     else:
         lines.append(
-            f'Correlated over {noise.correlation_length()} pixels. Recommended: network_bnn.blind_size: '
+            f'Correlated over {count_noun(noise.correlation_length(), "pixel")}. Recommended: network_bnn.blind_size: '
             f'{noise.blind_size()} (and network_lan.receptive_size no larger)'
         )
     return '\n'.join(lines)
