@@ -52,3 +52,31 @@ def test_finding_from_dict_inverts_to_dict():
 
 def test_finding_from_dict_reads_format_1():
     assert Finding.from_dict({'stage': 'bnn', 'kind': 'smooth', 'text': 'x', 'answer': 'y'}).action == 'y'
+
+
+# ---- clipped areas ----
+
+
+@pytest.fixture(scope='module', params=[245, 255])
+def saturated(request) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy and clean (256, 256, 3) float32: a ramp in its lower part, its upper part saturated at the given level."""
+    rng = np.random.default_rng(0)
+    clean = np.repeat(np.linspace(60, 330, 256)[::-1, None, None], 256, axis=1).repeat(3, axis=2)
+    noisy = (clean + rng.normal(0, 25, clean.shape)).clip(0, request.param).round()
+    return (noisy / 255).astype(np.float32), (clean.clip(0, request.param) / 255).astype(np.float32)
+
+
+def test_diagnose_clipped_areas_are_no_colour_shift_and_no_copy(saturated):
+    noisy, clean = saturated
+    assert diagnose('result', lambda _: clean, [noisy], estimate_noise([noisy])) == []
+
+
+def test_diagnose_copy_beside_clipped_areas_is_found(saturated):
+    noisy, clean = saturated
+    findings = diagnose('result', lambda _: 0.7 * noisy + 0.3 * clean, [noisy], estimate_noise([noisy]))
+    assert [finding.kind for finding in findings] == ['identity']
+
+
+def test_diagnose_wholly_clipped_crop_has_no_findings(noise):
+    white = np.ones((64, 64, 3), np.float32)
+    assert diagnose('result', lambda crop: crop, [white], noise) == []

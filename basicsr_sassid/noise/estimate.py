@@ -83,7 +83,7 @@ def find_flat_patches(image: np.ndarray) -> FlatPatches:
     pixels = _as_grey_levels(image)
     patches = _evenly_spaced_patches(pixels)
     num_candidates = max(int(_FLATTEST * len(patches)), 1)
-    clipped = _clipped(patches, *_saturation_levels(pixels))
+    clipped = _clipped(patches, *saturation_levels(pixels))
     if not _usable(clipped).any():  # a blank image, not a saturated area
         clipped = _clipped(patches, _BLACK, _WHITE)
     usable = _usable(clipped)
@@ -107,7 +107,7 @@ def find_flat_patches(image: np.ndarray) -> FlatPatches:
     )
 
 
-def _saturation_levels(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def saturation_levels(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(H, W, 3) -> (3, 1), (3, 1): the level of each channel at and below which it is black, and that of white.
 
     Cameras map a full sensor to 245 as well as to 255, and converting to grey mixes such levels. Saturation shows as a

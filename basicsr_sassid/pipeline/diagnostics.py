@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
-from basicsr_sassid.noise.estimate import PATCH
+from basicsr_sassid.noise.estimate import PATCH, saturation_levels
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.noise.sigma_map import sigma_map
 from basicsr_sassid.pipeline.options import EFFORTS
@@ -17,6 +18,8 @@ from basicsr_sassid.pipeline.options import EFFORTS
 LEAST_REMOVED = 0.5  # of the noise's standard deviation, removed in flat areas: below it a network copies its input
 MOST_REMOVED = 2.0  # times the noise's variance, removed in textured areas: above it detail is removed
 COLOUR_SHIFT = 1.5  # grey levels, of the mean of a channel
+_UNCLIPPED, _MOST_CLIPPED = 0.01, 0.1  # fraction of an area's pixels
+_LEAST_AREAS = 0.5  # of a crop's areas, for its colour
 _NAMES = {'bnn': 'The BNN', 'result': 'The result'}
 
 
@@ -53,7 +56,8 @@ class _Removal:
 
     Attributes:
         flat, textured: variance of the removed part, as a multiple of the noise's, in flat and in textured areas.
-        shift: (3,), mean of the removed part in grey levels; None where too many pixels are clipped.
+            Clipped areas, where there is less noise, count for neither; NaN where there are no others.
+        shift: (3,), mean of the removed part in grey levels; None where nearly all areas are clipped.
     """
 
     flat: float
@@ -79,6 +83,9 @@ def diagnose(
         return []
     removals = [_measure_removal(crop, denoise(crop), noise) for crop in crops]
     shifts = [removal.shift for removal in removals if removal.shift is not None]
+    removals = [removal for removal in removals if np.isfinite(removal.flat)]
+    if not removals:
+        return []
     return [
         *_check_identity(stage, float(np.sqrt(np.median([removal.flat for removal in removals])))),
         *_check_smoothing(stage, float(np.median([removal.textured for removal in removals]))),
@@ -113,15 +120,32 @@ def _measure_removal(crop: np.ndarray, result: np.ndarray, noise: NoiseModel) ->
     detail, removed_power, expected_power = (
         _patch_means(plane.mean(axis=2)) for plane in (high_pass, removed**2, expected)
     )
+    # areas, not pixels: the unclipped pixels of an area are those whose noise points away from the end of the range
+    clipped = _patch_means(_is_clipped(crop * np.float32(255)))
     order = np.argsort(detail)
+    order = order[clipped[order] <= _MOST_CLIPPED]
     fifth = max(len(order) // 5, 1)
 
     def ratio(patches: np.ndarray) -> float:
-        return removed_power[patches].mean() / max(expected_power[patches].mean(), 1e-6)
+        return removed_power[patches].mean() / max(expected_power[patches].mean(), 1e-6) if len(patches) else math.nan
 
-    unclipped = ((crop > 0.01) & (crop < 0.99)).all(axis=2)  # the mean of clipped noise is not zero
-    shift = removed[unclipped].mean(axis=0) if unclipped.mean() > 0.5 else None
+    unclipped = clipped <= _UNCLIPPED  # the mean of clipped noise is not zero
+    shift = None
+    if unclipped.sum() >= _LEAST_AREAS * len(clipped):
+        areas = np.stack([_patch_means(removed[..., channel]) for channel in range(3)])
+        shift = _common_part(areas[:, unclipped].mean(axis=1), areas.mean(axis=1))
     return _Removal(ratio(order[:fifth]), ratio(order[-fifth:]), shift)
+
+
+def _common_part(of_unclipped: np.ndarray, of_all: np.ndarray) -> np.ndarray:
+    """The part of a shift that both show: a blur across their border moves the unclipped areas alone."""
+    return np.where(of_unclipped * of_all > 0, np.sign(of_all) * np.minimum(np.abs(of_unclipped), np.abs(of_all)), 0.0)
+
+
+def _is_clipped(grey_levels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) -> (H, W): 1.0 where a channel is saturated."""
+    black, white = saturation_levels(grey_levels)
+    return ((grey_levels <= black[:, 0]) | (grey_levels >= white[:, 0])).any(axis=2).astype(float)
 
 
 def _patch_means(plane: np.ndarray) -> np.ndarray:
