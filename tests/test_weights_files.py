@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -285,3 +286,11 @@ def test_write_safetensors_is_read_by_the_library(tmp_path):
     size = int.from_bytes(path.read_bytes()[:8], 'little')
     card = json.loads(path.read_bytes()[8 : 8 + size])['__metadata__']
     assert json.loads(card['digest'])['params'] == tree_digest(small_state()) and json.loads(card['name']) == 'größer'
+
+
+@pytest.mark.parametrize('suffix', SUFFIXES)
+def test_read_weights_below_a_name_that_is_not_utf_8_is_read(tmp_path, suffix):
+    folder = tmp_path / os.fsdecode(b'photos \xe9\xff')
+    folder.mkdir()
+    shutil.copy(write(tmp_path / f'net{suffix}'), folder)
+    assert load_for_inference(folder / f'net{suffix}').img_range == 255

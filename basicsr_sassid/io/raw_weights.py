@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import safetensors.torch
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from basicsr_sassid.io.weights_digest import SETTINGS, WEIGHTS
@@ -49,10 +49,10 @@ def _check_archive(path: Path) -> None:
 def read_safetensors(path: Path, name: str) -> dict[str, Any]:
     """``params`` of a .safetensors file, and from its metadata the settings and the digest. Raises UserError."""
     try:
-        opened: Any = safe_open(path, 'pt')
-        with opened as file:
-            card: dict[str, str] = file.metadata() or {}
-            params = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        content = path.read_bytes()  # the library opens no path that is not UTF-8
+        params = safetensors.torch.load(content)
+        header_size = int.from_bytes(content[:8], 'little')
+        card: dict[str, str] = json.loads(content[8 : 8 + header_size]).get('__metadata__') or {}
         settings: dict[str, Any] = {
             key: json.loads(card[key]) for key in (*SETTINGS, 'digest') if key in card and key != 'format'
         }
