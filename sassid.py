@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Looks the version up when it is asked for."""
+    """Print the version, which is read from the installed metadata on demand."""
 
     def __init__(self, option_strings: Sequence[str], dest: str) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help='print the version')
@@ -197,6 +197,14 @@ def add_noise(commands: Commands) -> None:
 # ---- datasets and tables ----
 
 
+def _add_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--size', type=int, default=512, help='side of a sub-image in pixels (default 512)')
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--workers', type=int, help='threads (default: one a core)')
+
+
 def add_prepare(commands: Commands) -> None:
     """`sassid prepare`."""
     sources = commands.add_parser('prepare', help='photographs -> LMDB').add_subparsers(
@@ -205,10 +213,10 @@ def add_prepare(commands: Commands) -> None:
     folder = sources.add_parser('folder', help='any photographs', description='Cut photographs into sub-images, LMDB.')
     folder.add_argument('photos', nargs='+', help='image files or folders (searched below)')
     folder.add_argument('-o', '--output', required=True, metavar='X.lmdb', help='must not exist')
-    folder.add_argument('--size', type=int, default=512, help='side of a sub-image in pixels (default 512)')
+    _add_size(folder)
     folder.add_argument('--step', type=int, help='distance between neighbours (default: the size)')
     folder.add_argument('--strict', action='store_true', help='refuse damaged images instead of skipping them')
-    folder.add_argument('--workers', type=int, help='threads (default: one a core)')
+    _add_workers(folder)
     folder.set_defaults(run='run_prepare_folder', interrupted=SAME_COMMAND)
     for name, text in _DATASETS.items():
         source = sources.add_parser(
@@ -217,9 +225,9 @@ def add_prepare(commands: Commands) -> None:
         source.add_argument('downloaded', nargs='+', help='folders (searched below) or files')
         source.add_argument('-o', '--output', default='datasets', help='folder for the LMDBs (default: datasets)')
         if name != 'cc':
-            source.add_argument('--size', type=int, default=512, help='side of a sub-image in pixels (default 512)')
+            _add_size(source)
         source.add_argument('--incomplete', action='store_true', help='take fewer images than were published')
-        source.add_argument('--workers', type=int, help='threads (default: one a core)')
+        _add_workers(source)
         source.set_defaults(run='run_prepare_dataset', interrupted=SAME_COMMAND)
 
 

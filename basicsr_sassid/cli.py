@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from basicsr_sassid.data.prepare.cc import prepare_cc
@@ -41,6 +41,11 @@ def run(args: argparse.Namespace) -> None:
     cli_errors(globals()[args.run], interrupted)(args)
 
 
+def _print_left_out(label: str, files: Mapping[str, str]) -> None:
+    for file, reason in files.items():
+        print(printable(f'{label} {file}: {reason}'), file=sys.stderr)
+
+
 def run_train(args: argparse.Namespace) -> None:
     """Train; files land below the working directory."""
     launch(args, is_train=True)
@@ -72,8 +77,7 @@ def run_denoise(args: argparse.Namespace) -> None:
         precision=args.precision,
         network=_network(args),
     )
-    for file, reason in failed.items():
-        print(printable(f'not denoised: {file}: {reason}'), file=sys.stderr)
+    _print_left_out('not denoised:', failed)
     if failed:
         sys.exit(1)
 
@@ -119,8 +123,7 @@ def run_noise(args: argparse.Namespace) -> None:
     if args.output and survey.noise is not None:
         draw(survey.noise, args.output)
         print(f'\nFigure: {printable(args.output)}')
-    for file, reason in survey.failed.items():
-        print(printable(f'not measured: {file}: {reason}'), file=sys.stderr)
+    _print_left_out('not measured:', survey.failed)
 
 
 # ---- datasets and tables ----
@@ -129,8 +132,7 @@ def run_noise(args: argparse.Namespace) -> None:
 def run_prepare_folder(args: argparse.Namespace) -> None:
     """Write an LMDB of sub-images of any photographs."""
     done = prepare_folder(args.photos, args.output, args.size, args.step, args.strict, args.workers)
-    for file, reason in done.skipped.items():
-        print(printable(f'skipped {file}: {reason}'), file=sys.stderr)
+    _print_left_out('skipped', done.skipped)
     print(f'{printable(args.output)}: {_count(done)}' + (f'; {len(done.skipped)} skipped' if done.skipped else ''))
 
 

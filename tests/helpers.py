@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import torch
 import yaml
+from safetensors.torch import save_file
+from torch import Tensor
 
 from basicsr_sassid.models.staged_model import StagedModel
 from basicsr_sassid.training.loop import train
@@ -154,3 +157,12 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
         str(path.relative_to(folder)): (path.stat().st_size if path.is_file() else 0, path.stat().st_mtime_ns)
         for path in sorted(folder.rglob('*'))
     }
+
+
+def write_weights(path: Path, state: dict[str, Tensor], **card) -> Path:
+    """A weights file without digests, as other programs and earlier versions write it."""
+    if path.suffix == '.safetensors':
+        save_file(state, path, {key: json.dumps(value) for key, value in card.items()})
+    else:
+        torch.save({'params': state, **card}, path)
+    return path

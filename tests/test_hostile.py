@@ -1,4 +1,4 @@
-"""Whatever file is among the photographs: `sassid clean` writes it with its size and mode, or says in one sentence why
+"""Whatever file is among the photographs: `sassid clean` writes it with its size and mode, or prints one sentence why
 not; it never shows a traceback, and never touches an input."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Noise of a single small photograph: saturated areas, few patches, and how sure the estimate is."""
+"""Noise of a single small photograph: saturated areas, few patches, and the standard error."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from basicsr.archs import build_network
-from safetensors.torch import save_file
 from torch import Tensor
 
 from basicsr_sassid import Denoiser
 from basicsr_sassid.integrations.spandrel import install, load
 
+from helpers import write_weights
 from reference import official_unet_shapes, random_state
 
 spandrel = pytest.importorskip('spandrel')
@@ -57,16 +56,8 @@ def _trained(kind: str = 'DenoisingUNet', bias: float = 1.0) -> dict[str, Tensor
     return state
 
 
-def _write(path: Path, state: dict[str, Tensor], **card) -> Path:
-    if path.suffix == '.safetensors':
-        save_file(state, path, {key: json.dumps(value) for key, value in card.items()})
-    else:
-        torch.save({'params': state, **card}, path)
-    return path
-
-
 def _student(path: Path, **card) -> Path:
-    return _write(path, _trained(), **{'network': SMALL['DenoisingUNet'], 'img_range': 255, **card})
+    return write_weights(path, _trained(), **{'network': SMALL['DenoisingUNet'], 'img_range': 255, **card})
 
 
 def _image(height: int = 37, width: int = 31) -> Tensor:
@@ -90,7 +81,7 @@ def _grey_levels_apart(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize('kind', ['DenoisingUNet', 'LAN'])
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_modelloader_file_of_this_package_predicts_as_denoiser(tmp_path, kind, suffix):
-    path = _write(tmp_path / f'net{suffix}', _trained(kind), network=SMALL[kind], img_range=255)
+    path = write_weights(tmp_path / f'net{suffix}', _trained(kind), network=SMALL[kind], img_range=255)
     image = _image()
     assert _grey_levels_apart(spandrel.ModelLoader().load_from_file(path)(image), _by_denoiser(path, image)) < 0.01
 
@@ -130,7 +121,7 @@ def test_modelloader_module_alone_takes_the_unit_range(tmp_path):
 
 
 def test_modelloader_lan_is_not_tiled(tmp_path):
-    path = _write(tmp_path / 'lan.pth', _trained('LAN'))
+    path = write_weights(tmp_path / 'lan.pth', _trained('LAN'))
     assert spandrel.ModelLoader().load_from_file(path).tiling is spandrel.ModelTiling.INTERNAL
 
 
@@ -139,25 +130,27 @@ def test_modelloader_lan_is_not_tiled(tmp_path):
 
 def test_modelloader_student_of_the_unit_range_is_refused(tmp_path):
     """It returns the image in both ranges, 5 grey levels apart."""
-    path = _write(tmp_path / 'student.pth', _trained(bias=0.02), network=SMALL['DenoisingUNet'], img_range=1)
+    path = write_weights(tmp_path / 'student.pth', _trained(bias=0.02), network=SMALL['DenoisingUNet'], img_range=1)
     with pytest.raises(spandrel.UnsupportedModelError, match=r'grey levels \[0, 255\] or in \[0, 1\].*load\(path\)'):
         spandrel.ModelLoader().load_from_file(path)
 
 
 def test_modelloader_student_alike_in_both_ranges_loads(tmp_path):
-    path, image = _write(tmp_path / 'student.pth', _trained(bias=0), img_range=1), _image()
+    path, image = write_weights(tmp_path / 'student.pth', _trained(bias=0), img_range=1), _image()
     assert _grey_levels_apart(spandrel.ModelLoader().load_from_file(path)(image), _by_denoiser(path, image)) < 1
 
 
 def test_modelloader_untrained_network_is_refused(tmp_path):
-    path = _write(tmp_path / 'untrained.pth', build_network(SMALL['DenoisingUNet']).state_dict())
+    path = write_weights(tmp_path / 'untrained.pth', build_network(SMALL['DenoisingUNet']).state_dict())
     with pytest.raises(spandrel.UnsupportedModelError, match='does not return a test image'):
         spandrel.ModelLoader().load_from_file(path)
 
 
 @pytest.mark.parametrize(('kind', 'unknown'), [('BNN', 'blind_size'), ('DBSNl', 'passes')])
 def test_modelloader_network_with_hidden_settings_is_refused(tmp_path, kind, unknown):
-    path = _write(tmp_path / 'net.pth', build_network(SMALL[kind]).state_dict(), network=SMALL[kind], img_range=255)
+    path = write_weights(
+        tmp_path / 'net.pth', build_network(SMALL[kind]).state_dict(), network=SMALL[kind], img_range=255
+    )
     with pytest.raises(spandrel.UnsupportedModelError, match=unknown):
         spandrel.ModelLoader().load_from_file(path)
 
@@ -179,7 +172,7 @@ def test_modelloader_network_with_hidden_settings_is_refused(tmp_path, kind, unk
 def test_load_settings_of_the_file_predicts_as_denoiser(tmp_path, network, img_range, suffix):
     state = build_network(network).state_dict()
     state = {name: torch.rand_like(value) if name.endswith('.bias') else value for name, value in state.items()}
-    path, image = _write(tmp_path / f'net{suffix}', state, network=network, img_range=img_range), _image()
+    path, image = (write_weights(tmp_path / f'net{suffix}', state, network=network, img_range=img_range), _image())
     assert _grey_levels_apart(load(path)(image), _by_denoiser(path, image)) < 0.01
 
 
@@ -189,13 +182,13 @@ def test_load_average_in_the_file_is_taken(tmp_path):
 
 
 def test_load_given_range_predicts_as_denoiser(tmp_path):
-    path, image = _write(tmp_path / 'student.pth', _trained(bias=0.02)), _image()
+    path, image = write_weights(tmp_path / 'student.pth', _trained(bias=0.02)), _image()
     assert _grey_levels_apart(load(path, img_range=1)(image), _by_denoiser(path, image, img_range=1)) < 0.01
 
 
 def test_load_unknown_range_is_refused(tmp_path):
     with pytest.raises(ValueError, match='img_range=255 or img_range=1'):
-        load(_write(tmp_path / 'student.pth', _trained(bias=0.02)))
+        load(write_weights(tmp_path / 'student.pth', _trained(bias=0.02)))
 
 
 def test_load_network_of_several_passes_is_refused(tmp_path):
@@ -206,7 +199,7 @@ def test_load_network_of_several_passes_is_refused(tmp_path):
 def test_load_network_of_another_package_is_refused(tmp_path):
     network = {'type': 'EDSR', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'upscale': 1}
     with pytest.raises(ValueError, match='EDSR'):
-        load(_write(tmp_path / 'net.pth', build_network(network).state_dict(), network=network))
+        load(write_weights(tmp_path / 'net.pth', build_network(network).state_dict(), network=network))
 
 
 def test_load_weights_of_another_size_are_refused(tmp_path):
@@ -234,7 +227,7 @@ def test_install_registry_keeps_every_other_architecture():
     ],
 )
 def test_install_network_of_another_package_loads_as_before(tmp_path, network, expected):
-    path = _write(tmp_path / 'net.pth', build_network(network).state_dict())
+    path = write_weights(tmp_path / 'net.pth', build_network(network).state_dict())
     assert spandrel.ModelLoader().load_from_file(path).architecture.id == expected
 
 

@@ -121,7 +121,7 @@ def trained(tmp_path_factory, noisy_folder):
 
 
 def network_of(name: str) -> dict:
-    """What the user says of a network that is not of this package."""
+    """The network, not of this package, that the user names."""
     return {'network': ANY_NETWORK} if name == 'AMSNetModel' else {}
 
 

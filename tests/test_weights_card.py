@@ -1,4 +1,4 @@
-"""What a weights file says of itself: its network, settings and role; the network that the user names."""
+"""Network, settings and role in a weights file; the network that the user names."""
 
 from __future__ import annotations
 

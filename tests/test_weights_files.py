@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 import torch
 from basicsr.archs import build_network
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from basicsr_sassid import load_weights
 from basicsr_sassid.inference.denoiser import load_for_inference
 from basicsr_sassid.io.checkpoint import FORMAT, read_weights, save_weights, write_safetensors
 from basicsr_sassid.io.weights_digest import tree_digest
 from basicsr_sassid.utils.errors import UserError
+
+from helpers import write_weights
 
 LAN = {'type': 'LAN', 'dim': 4, 'num_block': 1, 'reduction': 2}
 SETTINGS = {'format': FORMAT, 'network': LAN, 'img_range': 255, 'inference': {'pd_b': 2}}
@@ -43,13 +45,8 @@ def write(path: Path, state: dict | None = None, **settings) -> Path:
 
 
 def write_plain(path: Path, state: dict | None = None, **settings) -> Path:
-    """A file without digests, as other programs and earlier versions write it."""
-    state, card = small_state() if state is None else state, {'network': LAN, 'img_range': 255, **settings}
-    if path.suffix == '.safetensors':
-        save_file(state, path, {key: json.dumps(value) for key, value in card.items()})
-    else:
-        torch.save({'params': state, **card}, path)
-    return path
+    state = small_state() if state is None else state
+    return write_weights(path, state, **{'network': LAN, 'img_range': 255, **settings})
 
 
 def refusal(path: Path, **options) -> str:

@@ -1,4 +1,4 @@
-"""What a weights file says of itself: its settings, and the network that may be built on the word of a file."""
+"""The settings in a weights file, and the networks that a file may name."""
 
 from __future__ import annotations
 

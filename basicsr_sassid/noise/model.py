@@ -54,7 +54,7 @@ class NoiseModel:
         return self.cross_correlation[:, :, MAX_LAG, MAX_LAG]
 
     def describe_sigma(self) -> str:
-        """Mean sigma of the channels and how sure it is, as ``9.3 ± 0.5 grey levels``."""
+        """Mean sigma of the channels and its standard error, as ``9.3 ± 0.5 grey levels``."""
         sigma = self.sigma.mean()
         if self.sigma_error is None:
             return f'{sigma:.1f} grey levels'

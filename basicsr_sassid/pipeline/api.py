@@ -68,8 +68,8 @@ def clean_photos(  # noqa: PLR0913  public API: an argument per flag of `sassid 
     )
     silence()
     if options.weights is not None:
-        given = Denoiser(options.weights, options.device)  # raises before anything is written
-        if note := teacher_note(given, options.weights):
+        student = Denoiser(options.weights, options.device)  # raises before anything is written
+        if note := teacher_note(student, options.weights):
             print(printable(note), file=sys.stderr)
     folder = expand_path(output, '-o')
     if folder.suffix.lower() in EXTENSIONS and not folder.is_dir():
@@ -80,27 +80,27 @@ def clean_photos(  # noqa: PLR0913  public API: an argument per flag of `sassid 
     targets = plan_outputs(inputs, folder)
     if not overwrite:
         OutputRecord(folder).check_free([*targets.values(), folder / REPORT])
-    if options.save_weights is not None:
-        _require_writable_weights(options.save_weights)
+    save_weights_to = None if save_weights is None else _writable_weights(save_weights)
     with _open_run(targets, folder, options) as run:
         run.survey(_foreign_files(inputs, folder))
         denoiser = run.blend(run.train())
         run.write(denoiser)
-        if options.save_weights is not None:
-            run.export_student(expand_path(options.save_weights, '--save-weights'))
+        if save_weights_to is not None:
+            run.export_student(save_weights_to)
         report = run.report(denoiser)
     print_findings(run.state.findings)
     print_result(run.failed, len(run.written), folder, report)
     return run.failed
 
 
-def _require_writable_weights(target: StrPath) -> None:
-    """Raise UserError if the student cannot be saved, before the hours that its training takes."""
+def _writable_weights(target: StrPath) -> Path:
+    """The path. Raises UserError if the student cannot be saved there, before the hours that its training takes."""
     path = expand_path(target, '--save-weights')
     try:
         require_writable(path)
     except UserError as error:
         raise UserError(f'--save-weights: {error}') from error
+    return path
 
 
 def _as_list(photos: StrPath | Sequence[StrPath]) -> list[StrPath]:

@@ -105,7 +105,8 @@ class OutputRecord:
 
     def publish(self, finished: Path, target: Path, run: str) -> None:
         """Give a finished file, in the work folder, its name in the output folder. Raises UserError if that fails."""
-        line = json.dumps({'file': self._name(target), 'run': run, 'sha256': content_digest(finished)})
+        name, digest = self._name(target), content_digest(finished)
+        line = json.dumps({'file': name, 'run': run, 'sha256': digest})
         try:
             with open(self._path, 'a', encoding='utf-8') as file:
                 file.write(f'\n{line}')  # the newline ends a line that a kill cut off
@@ -113,8 +114,7 @@ class OutputRecord:
                 os.fsync(file.fileno())
         except OSError as error:
             raise cannot_write(self._path, error) from error
-        written = json.loads(line)
-        self._history.setdefault(written['file'], []).append(_Written(run, written['sha256']))
+        self._history.setdefault(name, []).append(_Written(run, digest))
         make_folder(target.parent)
         try:
             os.replace(finished, target)
