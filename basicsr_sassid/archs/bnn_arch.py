@@ -7,12 +7,16 @@ any height and width (there: equal sides that are multiples of 32); ``forward`` 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from basicsr_sassid.archs.unet_util import NUM_LEVELS, UNetTrunk, float32_head, init_unet, shift_down
+from basicsr_sassid.archs.unet_util import NUM_LEVELS, UNetTrunk, float32_head, init_unet
 from basicsr_sassid.ops.padding import pad_to_multiple
+from basicsr_sassid.utils.blind_size import BlindSize, blind_sides
 
 
 @ARCH_REGISTRY.register()
@@ -26,7 +30,8 @@ class BNN(nn.Module):
         num_in_ch: channels of the noisy image.
         num_out_ch: channels of the prediction.
         dim: width of the U-Net's encoder.
-        blind_size: side of the blind neighbourhood in pixels, odd, >= 1. It must cover the correlation of the noise.
+        blind_size: side of the blind neighbourhood in training, in pixels, odd, >= 1. It must cover the correlation of
+            the noise. The same weights predict with any other size (AT-BSN, CVPR 2024), see :meth:`predict`.
 
     Shape:
         (N, num_in_ch, H, W) -> (N, num_out_ch, H, W), any H and W >= 1, values in grey levels [0, 255].
@@ -56,19 +61,46 @@ class BNN(nn.Module):
         self.head = nn.Conv2d(2 * dim, num_out_ch, 1)
         init_unet(self, last=self.head)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h, w = x.shape[-2:]
-        shift = (self.blind_size + 1) // 2
+    def forward(self, x: Tensor, blind_size: BlindSize | None = None) -> Tensor:
+        """Predict with ``blind_size`` in place of the network's own, see :meth:`predict`."""
+        return self.predict(self.features(x), x.shape[-2:], blind_size)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The trunk's features of an image, (N, num_in_ch, H, W), before any shift: the part of a prediction that does
+        not depend on the blind neighbourhood, and costs the most.
+
+        Returns:
+            Features of what is above, right of, below and left of each pixel, its own row or column included. Each is (N, 2 * dim, H', W') in the image's orientation; H' and W' are the next multiples of 32.
+        """
         # zeros, not a reflection: a mirrored copy of the blind neighbourhood would leak into the prediction
         x = pad_to_multiple(x, self.multiple_of, 'zeros')
         # upright and rotated views in two batches: the image need not be square
-        up, down = self.trunk(torch.cat((x, torch.rot90(x, 2, (2, 3))))).chunk(2)
-        left, right = self.trunk(torch.cat((torch.rot90(x, 1, (2, 3)), torch.rot90(x, 3, (2, 3))))).chunk(2)
-        features = torch.cat(
-            [
-                torch.rot90(shift_down(view, shift), -turns, (2, 3))
-                for turns, view in enumerate((up, left, down, right))
-            ],
-            dim=1,
+        above, below = self.trunk(torch.cat((x, torch.rot90(x, 2, (2, 3))))).chunk(2)
+        right, left = self.trunk(torch.cat((torch.rot90(x, 1, (2, 3)), torch.rot90(x, 3, (2, 3))))).chunk(2)
+        return [torch.rot90(view, -turns, (2, 3)) for turns, view in enumerate((above, right, below, left))]
+
+    def predict(self, features: Sequence[Tensor], size: Sequence[int], blind_size: BlindSize | None = None) -> Tensor:
+        """Prediction from features: one shift of each view and the 1x1 convolutions.
+
+        Args:
+            features: of :meth:`features`.
+            size: height and width of the image.
+            blind_size: height and width of the blind neighbourhood in pixels, both odd, or one odd number for both; 0:
+                nothing is hidden, the pixel itself included. By default the network's own.
+
+        Returns:
+            (N, num_out_ch, H, W).
+
+        Raises:
+            ValueError: another ``blind_size``.
+        """
+        height, width = blind_sides(self.blind_size if blind_size is None else blind_size)
+        rows, columns = (height + 1) // 2, (width + 1) // 2
+        above, right, below, left = features
+        shifted = (  # away from the side that they come from; zeros enter there
+            F.pad(above, (0, 0, rows, -rows)),
+            F.pad(right, (-columns, columns, 0, 0)),
+            F.pad(below, (0, 0, -rows, rows)),
+            F.pad(left, (columns, -columns, 0, 0)),
         )
-        return float32_head(self.head, self.fuse(features))[..., :h, :w]
+        return float32_head(self.head, self.fuse(torch.cat(shifted, dim=1)))[..., : size[0], : size[1]]
