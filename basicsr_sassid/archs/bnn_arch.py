@@ -70,7 +70,8 @@ class BNN(nn.Module):
         not depend on the blind neighbourhood, and costs the most.
 
         Returns:
-            Features of what is above, right of, below and left of each pixel, its own row or column included. Each is (N, 2 * dim, H', W') in the image's orientation; H' and W' are the next multiples of 32.
+            Features of what is above, right of, below and left of each pixel, its own row or column included. Each is
+            (N, 2 * dim, H', W') in the image's orientation; H' and W' are the next multiples of 32.
         """
         # zeros, not a reflection: a mirrored copy of the blind neighbourhood would leak into the prediction
         x = pad_to_multiple(x, self.multiple_of, 'zeros')
