@@ -36,14 +36,14 @@ class TeacherCache:
     Args:
         folder: the LMDB, named by its fingerprint; None keeps the predictions in memory.
         shapes: (H, W) of every image of the dataset, in its order.
+        channels: C of a prediction; a multiple of 3 where it holds several, of the blind sizes of a BNN.
 
     Raises:
         UserError: too little space for the missing predictions, or the cache cannot be written or read.
     """
 
-    def __init__(self, folder: Path | None, shapes: Sequence[tuple[int, int]]) -> None:
-        self.folder = folder
-        self.shapes = shapes
+    def __init__(self, folder: Path | None, shapes: Sequence[tuple[int, int]], channels: int = 3) -> None:
+        self.folder, self.shapes, self.channels = folder, shapes, channels
         self._in_memory: dict[int, np.ndarray] = {}
 
     def missing(self) -> list[int]:
@@ -67,7 +67,7 @@ class TeacherCache:
 
     def num_bytes(self, indices: Iterable[int]) -> int:
         """Bytes that the predictions for these images take."""
-        return sum(6 * self.shapes[index][0] * self.shapes[index][1] for index in indices)
+        return sum(2 * self.channels * self.shapes[index][0] * self.shapes[index][1] for index in indices)
 
     def check_space(self, indices: Sequence[int]) -> None:
         """Raise UserError if the disk cannot hold the predictions for these images."""

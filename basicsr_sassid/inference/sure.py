@@ -12,7 +12,7 @@ from basicsr_sassid.noise.sigma_map import local_intensity, noise_gain
 from basicsr_sassid.noise.synthetic import sample_noise
 from basicsr_sassid.ops.arrays import is_grey
 
-_STEP = 0.1  # of the probe, as a fraction of the noise's sigma
+PROBE_STEP = 0.1  # of the probe, as a fraction of the noise's sigma
 # fraction of the noise's variance by which a network's estimated risk is too high, by kind of noise
 _RISK_BIAS, _RISK_BIAS_JPEG = 0.05, 0.4
 
@@ -41,7 +41,7 @@ def monte_carlo_sure(denoise: Denoise, images: Iterable[np.ndarray], noise: Nois
     return float(
         np.mean(
             [
-                _risk(_apply(denoise, image, _draw_probe(image, noise, (seed, number))), image)
+                _risk(_apply(denoise, image, draw_probe(image, noise, (seed, number))), image)
                 for number, image in enumerate(images)
             ]
         )
@@ -75,13 +75,13 @@ def optimal_blend_weight(
     square_terms: list[float] = []
     risks: list[list[float]] = []
     for number, image in enumerate(images):
-        probe = _draw_probe(image, noise, (seed, number))
+        probe = draw_probe(image, noise, (seed, number))
         results = [_apply(denoise, image, probe) for denoise in (first, second)]
         between = results[1].result - results[0].result
         removed = results[0].result - image * np.float32(255)
         cross_terms.append((removed * between).mean() + results[1].divergence - results[0].divergence)
         square_terms.append((between**2).mean())
-        risks.append([probe.variance, *(_risk(result, image) for result in results)])
+        risks.append([float(probe.variance.mean()), *(_risk(result, image) for result in results)])
     cross, square = np.mean(cross_terms), max(np.mean(square_terms), 1e-12)
     noisy_risk, first_risk, second_risk = np.mean(risks, axis=0).tolist()
     if risk_bias is None:
@@ -96,9 +96,16 @@ def optimal_blend_weight(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Probe:
+class Probe:
+    """One draw of the noise of an image, along which a denoiser is differentiated.
+
+    Attributes:
+        direction: (H, W, 3), the draw, in grey levels.
+        variance: (H, W, 3), of the noise, in grey levels squared.
+    """
+
     direction: np.ndarray
-    variance: float
+    variance: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,23 +115,24 @@ class _ProbedResult:
     variance: float
 
 
-def _draw_probe(image: np.ndarray, noise: NoiseModel, seed: tuple[int, int]) -> _Probe:
-    """One draw of the noise of an image, in grey levels, and the noise's mean variance."""
+def draw_probe(image: np.ndarray, noise: NoiseModel, seed: tuple[int, int]) -> Probe:
+    """One draw of the noise of an image, (H, W, 3) float32 in [0, 1]."""
     intensity = local_intensity(image * np.float32(255))
     gain = noise_gain(image, noise)
     noise = noise.as_grey() if is_grey(image) else noise
-    return _Probe(
-        gain * sample_noise(noise, intensity, np.random.default_rng(seed)),
-        float(((gain * noise.sigma_at(intensity)) ** 2).mean()),
+    return Probe(
+        gain * sample_noise(noise, intensity, np.random.default_rng(seed)), (gain * noise.sigma_at(intensity)) ** 2
     )
 
 
-def _apply(denoise: Denoise, image: np.ndarray, probe: _Probe) -> _ProbedResult:
+def _apply(denoise: Denoise, image: np.ndarray, probe: Probe) -> _ProbedResult:
     """Denoise an image, and differentiate the result along the probe."""
     denoise = getattr(denoise, 'denoise_any_range', denoise)
     result = denoise(image) * np.float32(255)
-    moved = denoise(image + probe.direction * np.float32(_STEP / 255)) * np.float32(255)
-    return _ProbedResult(result, float((probe.direction * (moved - result)).mean() / _STEP), probe.variance)
+    moved = denoise(image + probe.direction * np.float32(PROBE_STEP / 255)) * np.float32(255)
+    return _ProbedResult(
+        result, float((probe.direction * (moved - result)).mean() / PROBE_STEP), float(probe.variance.mean())
+    )
 
 
 def _risk(probed: _ProbedResult, image: np.ndarray) -> float:

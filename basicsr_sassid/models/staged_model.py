@@ -97,7 +97,13 @@ class StagedModel(MultiNetworkModel):
         names = [
             name
             for name in stage.cached
-            if should_cache(self.options, name, dataset, patch_pixels(self.opt, self.stages, self.stage_iters, name))
+            if should_cache(
+                self.options,
+                name,
+                dataset,
+                patch_pixels(self.opt, self.stages, self.stage_iters, name),
+                self.cache_cost(name),
+            )
         ]
         if isinstance(dataset, WholeImageDataset):
             dataset.teachers = {name: self._teacher_cache(name, dataset) for name in names}
@@ -139,6 +145,14 @@ class StagedModel(MultiNetworkModel):
         """What else a teacher's targets depend on, of JSON's types."""
         return {}
 
+    def num_targets(self, name: str) -> int:
+        """Images in a prediction of teacher ``name``: of a BNN one for each blind size."""
+        return 1
+
+    def cache_cost(self, name: str) -> float:
+        """Cost of a cached prediction of teacher ``name``, as a multiple of an on-the-fly prediction's."""
+        return 1.0
+
     @torch.no_grad()
     def pseudo_target(self, name: str, lq: Tensor) -> Tensor:
         """The target of teacher ``name`` for noisy patches, from the cache if it is there."""
@@ -177,10 +191,12 @@ class StagedModel(MultiNetworkModel):
                 self.device,
             )
 
-        self.caches[name] = build_teacher_cache(
-            name, predict, dataset, folder, self.opt['rank'], self.opt['world_size'], not self.opt.get('quiet')
+        cache = TeacherCache(folder, dataset.sizes, 3 * self.num_targets(name))
+        build_teacher_cache(
+            name, predict, dataset, cache, self.opt['rank'], self.opt['world_size'], not self.opt.get('quiet')
         )
-        return self.caches[name]
+        self.caches[name] = cache
+        return cache
 
     # ---- one iteration ----
 

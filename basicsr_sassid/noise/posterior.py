@@ -33,10 +33,14 @@ class PosteriorMean:
         self.noise = noise
 
     def __call__(self, prediction: Tensor, noisy: Tensor) -> Tensor:
-        """Both (N, 3, H, W) in grey levels. The noise gain (the ISO) is measured in each image."""
+        """(N, 3 * K, H, W) and (N, 3, H, W) in grey levels: K predictions, each with its own error.
+
+        The noise gain (the ISO) is measured in each image.
+        """
         with torch.autocast(noisy.device.type, enabled=False):  # squares of grey levels overflow in fp16
             noisy, prediction = noisy.float(), prediction.float()
-            variance = self._variance(noisy)
+            repeats = prediction.shape[1] // noisy.shape[1]
+            variance, noisy = self._variance(noisy).repeat(1, repeats, 1, 1), noisy.repeat(1, repeats, 1, 1)
             error = _blurred((noisy - prediction) ** 2, _ERROR_SIGMA)
             uncertain = torch.maximum(error - variance, _LEAST * variance)
             return (variance * prediction + uncertain * noisy) / (variance + uncertain)

@@ -27,7 +27,7 @@ def patch_pixels(opt: Mapping[str, Any], stages: Sequence[Stage], stage_iters: S
     return iters * block['batch_size_per_gpu'] * opt['world_size'] * (block.get('patch_size') or 0) ** 2
 
 
-def should_cache(options: TrainOptions, name: str, dataset: object, pixels: int) -> bool:
+def should_cache(options: TrainOptions, name: str, dataset: object, pixels: int, relative_cost: float = 1.0) -> bool:
     """Whether the predictions of teacher ``name`` are cached.
 
     Args:
@@ -35,6 +35,8 @@ def should_cache(options: TrainOptions, name: str, dataset: object, pixels: int)
         name: of the teacher, for the log.
         dataset: the training set.
         pixels: of all patches that the teacher would predict on the fly, see :func:`patch_pixels`.
+        relative_cost: of a cached prediction, which may be one of several blind sizes at once, as a multiple of an
+            on-the-fly prediction's.
 
     Raises:
         UserError: a cache is demanded, and the dataset gives no whole images.
@@ -46,7 +48,7 @@ def should_cache(options: TrainOptions, name: str, dataset: object, pixels: int)
     if mode != 'auto':
         return mode in ('lmdb', 'memory')
     views = 8 if options.teacher_ensemble else 1
-    cached = sum(sliding_window_cost(size, dataset.patch_size) for size in dataset.sizes) * views
+    cached = sum(sliding_window_cost(size, dataset.patch_size) for size in dataset.sizes) * views * relative_cost
     if cached > pixels:
         get_root_logger().info(
             f'Teacher cache off: caching network_{name} needs {cached / 1e6:,.1f} Mpx of forward passes, on-the-fly '
@@ -68,30 +70,29 @@ def build_teacher_cache(
     name: str,
     predict: Callable[[np.ndarray], np.ndarray],
     dataset: WholeImageDataset,
-    folder: Path | None,
+    cache: TeacherCache,
     rank: int = 0,
     world_size: int = 1,
     show_progress: bool = True,
-) -> TeacherCache:
+) -> None:
     """Run a teacher on every image that is not in the cache yet. The processes of a run share the work.
 
     Args:
         name: of the teacher, for the log.
-        predict: (H, W, 3) float32 in [0, 1] -> the target, likewise.
+        predict: (H, W, 3) float32 in [0, 1] -> the target, (H, W, C), likewise.
         dataset: the training set.
-        folder: of the LMDB; None keeps the predictions in memory.
+        cache: of its images.
         rank, world_size: this process among those of the run.
         show_progress: draw a progress bar.
 
     Raises:
         UserError: not enough space, or the cache cannot be written.
     """
-    cache = TeacherCache(folder, dataset.sizes)
     missing = cache.missing()
     _barrier(world_size)  # every process has looked before one writes
     get_root_logger().info(
         f'Teacher cache: network_{name} predicts {len(missing)} of {len(dataset)} images, '
-        f'{cache.num_bytes(missing) / 1e9:.2f} GB in {folder or "memory"}'
+        f'{cache.num_bytes(missing) / 1e9:.2f} GB in {cache.folder or "memory"}'
     )
     cache.check_space(missing)
 
@@ -106,7 +107,6 @@ def build_teacher_cache(
     _barrier(world_size)
     if world_size > 1:
         cache.share()
-    return cache
 
 
 def cache_folder(
@@ -127,10 +127,10 @@ def whole_image_target(
     img_range: float,
     device: torch.device,
 ) -> np.ndarray:
-    """The target of a teacher for a whole image, both (H, W, 3) float32 in [0, 1].
+    """The target of a teacher for a whole image: (H, W, 3) -> (H, W, C), float32 in [0, 1].
 
     Args:
-        forward: noisy windows to predictions, (N, 3, H, W) in [0, img_range].
+        forward: noisy windows to predictions, (N, 3, H, W) to (N, C, H, W) in [0, img_range].
         postprocess: prediction and noisy image to the target, likewise.
         image: the noisy image.
         window, ensemble, batch_size: see :func:`sliding_window_predict`.
