@@ -18,8 +18,8 @@ def blind_sides(value: Any) -> tuple[int, int]:
         ValueError: anything else.
     """
     sides = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (list, tuple)) else ()
-    is_square = len(set(sides)) == 1
-    if len(sides) != 2 or not all(_is_side(side) and (side % 2 or (is_square and not side)) for side in sides):
+    are_sides = len(sides) == 2 and all(map(_is_side, sides))
+    if not are_sides or not (sides == (0, 0) or all(side % 2 for side in sides)):
         raise ValueError(
             f'expected 0, an odd number up to {MAX_BLIND_SIZE}, or two of them (height, width), got {value!r}'
         )
