@@ -131,6 +131,7 @@ def add_denoise(commands: Commands) -> None:
     denoise.add_argument(
         '--precision', default='auto', help='auto (default): bf16 where the hardware has it; or fp32, bf16, fp16'
     )
+    denoise.add_argument('--blind-size', metavar='K', help='of a BNN: odd, 0, or HxW such as 5x9 (default: as trained)')
     _add_network(denoise)
     denoise.set_defaults(run='run_denoise', interrupted='the files that were written are complete')
 

@@ -24,6 +24,7 @@ from basicsr_sassid.noise.survey import describe, survey_files
 from basicsr_sassid.pipeline.api import clean_photos
 from basicsr_sassid.training.launch import launch
 from basicsr_sassid.training.options import read_options
+from basicsr_sassid.utils.blind_size import parse_blind_size
 from basicsr_sassid.utils.errors import UserError, cli_errors, printable
 from basicsr_sassid.utils.sequences import count_noun
 
@@ -76,6 +77,7 @@ def run_denoise(args: argparse.Namespace) -> None:
         self_ensemble=args.self_ensemble,
         precision=args.precision,
         network=_network(args),
+        blind_size=None if args.blind_size is None else parse_blind_size(args.blind_size, '--blind-size'),
     )
     _print_left_out('not denoised:', failed)
     if failed:

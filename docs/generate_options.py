@@ -102,7 +102,7 @@ def type_text(annotation: Any) -> str:
     arguments = [argument for argument in get_args(annotation) if argument is not type(None)]
     if get_origin(annotation) is not None and str(annotation).startswith('typing.Literal'):
         return ', '.join(f'`{str(value).lower() if isinstance(value, bool) else value}`' for value in arguments)
-    if get_origin(annotation) in (dict, list):
+    if get_origin(annotation) in (dict, list, tuple):
         return 'block' if get_origin(annotation) is dict else 'list'
     if arguments:
         return ' or '.join(dict.fromkeys(map(type_text, arguments)))

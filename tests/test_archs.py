@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 from basicsr.archs import build_network
 
 from basicsr_sassid.ops.padding import pad_to_multiple
+from basicsr_sassid.utils.blind_size import MAX_BLIND_SIZE
 
 
 @pytest.mark.parametrize(
@@ -93,6 +97,87 @@ def test_bnn_with_turned_fusion_commutes_with_a_quarter_turn():
             for turns in (1, 3)
         ]  # the roll is one of the two
     assert min(differences) < 1e-12
+
+
+# ---- blind sizes in prediction ----
+
+CENTRE = (21, 35)
+SIZES = [1, 3, 5, 7, 9, 11, (1, 5), (9, 3), (5, 9)]  # height and width where they differ
+
+
+@pytest.fixture(scope='module')
+def bnn():
+    torch.manual_seed(0)
+    return build_network({'type': 'BNN', 'dim': 4}).requires_grad_(False)
+
+
+def radii(blind_size: int | tuple[int, int]) -> tuple[int, int]:
+    height, width = (blind_size, blind_size) if isinstance(blind_size, int) else blind_size
+    return height // 2, width // 2
+
+
+def reaches_the_centre(net: torch.nn.Module, places: list[tuple[int, int]], blind_size) -> bool:
+    """Whether NaN at places, relative to CENTRE, makes the prediction there NaN."""
+    image = torch.full((1, 3, HEIGHT, WIDTH), 100.0)
+    for dy, dx in places:
+        image[..., CENTRE[0] + dy, CENTRE[1] + dx] = torch.nan
+    prediction = net(image, blind_size)[(..., *CENTRE)]
+    assert prediction.isnan().all() or prediction.isfinite().all()
+    return bool(prediction.isnan().all())
+
+
+@pytest.mark.parametrize('blind_size', SIZES, ids=str)
+def test_bnn_nan_in_the_given_blind_neighbourhood_does_not_reach_the_prediction(bnn, blind_size):
+    y, x = radii(blind_size)
+    hidden = list(product(range(-y, y + 1), range(-x, x + 1)))
+    assert not reaches_the_centre(bnn, hidden, blind_size)
+
+
+@pytest.mark.parametrize('direction', [(-1, 0), (0, 1), (1, 0), (0, -1)], ids=['above', 'right', 'below', 'left'])
+@pytest.mark.parametrize('blind_size', SIZES, ids=str)
+def test_bnn_nan_next_to_the_given_blind_neighbourhood_reaches_the_prediction(bnn, blind_size, direction):
+    nearest = tuple(sign * (radius + 1) for sign, radius in zip(direction, radii(blind_size)))
+    assert reaches_the_centre(bnn, [nearest], blind_size)
+
+
+def test_bnn_nan_at_the_pixel_reaches_the_prediction_with_blind_size_0(bnn):
+    assert reaches_the_centre(bnn, [(0, 0)], 0)
+
+
+@pytest.mark.parametrize('own', [1, 5, 9])
+def test_bnn_forward_without_a_blind_size_takes_the_networks_own(bnn, own):
+    net = build_network({'type': 'BNN', 'dim': 4, 'blind_size': own}).requires_grad_(False)
+    net.load_state_dict(bnn.state_dict())
+    image = torch.rand(2, 3, HEIGHT, WIDTH) * 255
+    assert net(image).equal(net(image, own)) and net(image).equal(bnn(image, own))
+
+
+def test_bnn_trained_with_a_larger_blind_size_than_prediction_takes_is_applied():
+    net = build_network({'type': 'BNN', 'dim': 4, 'blind_size': MAX_BLIND_SIZE + 2}).requires_grad_(False)
+    assert not reaches_the_centre(net, list(product(range(-21, 22), range(-35, 35))), None)
+
+
+@pytest.mark.parametrize('blind_size', [None, 0, *SIZES], ids=str)
+def test_bnn_predict_of_features_is_forward(bnn, blind_size):
+    image = torch.rand(1, 3, HEIGHT, WIDTH) * 255
+    features = bnn.features(image)
+    first, again = (bnn.predict(features, (HEIGHT, WIDTH), blind_size) for _ in range(2))
+    assert first.equal(bnn(image, blind_size)) and again.equal(first)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (33, 40)])
+def test_bnn_blind_size_beyond_the_image_predicts_one_colour_alone(bnn, size):
+    prediction = bnn(torch.rand(1, 3, *size) * 255, MAX_BLIND_SIZE)
+    assert torch.equal(prediction, prediction[..., :1, :1].expand_as(prediction))
+
+
+@pytest.mark.parametrize(
+    'blind_size', [2, -1, True, 3.0, '3', (3,), (3, 3, 3), (0, 3), (3, 4), (True, 3), [[1], 3], 129], ids=str
+)
+def test_bnn_blind_size_out_of_range_raises_value_error(bnn, blind_size):
+    message = f'expected 0, an odd number up to 127, or two of them (height, width), got {blind_size!r}'
+    with pytest.raises(ValueError, match=re.escape(message)):
+        bnn(torch.zeros(1, 3, 32, 32), blind_size)
 
 
 # ---- locality ----

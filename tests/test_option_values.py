@@ -218,6 +218,7 @@ def test_block_inside_itself_is_refused(noisy_folder, run):
         ('train.num_masks', (1, 0, -3, 'abc', 10**6)),
         ('train.prior', ({'type': 'WeightedTVLoss', 'loss_weight': -1}, 5, 'abc')),
         ('inference', (5, 'abc', [], {'pd_b': 0}, {'r3_p': 2})),
+        ('inference.blind_size', (2, -1, 'abc', True, 1.5, NAN, HUGE, BLOCK, LIST, [3], [0, 3], [3, [3]], [3, 129])),
     ],
 )
 def test_subsampled_option_outside_of_its_range_is_one_sentence(noisy_folder, run, key, values):

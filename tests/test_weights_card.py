@@ -178,6 +178,7 @@ def test_parse_network_anything_else_is_refused(text):
         ({'inference': {'refinement': ['r3']}}, 'inference.refinement: expected one of none, second_pass, r3'),
         ({'inference': {'multiple_of': 10**6}}, 'inference.multiple_of: expected a number <= 4096'),
         ({'inference': {'seed': 2**64}}, 'inference.seed: expected a number <'),
+        ({'inference': {'blind_size': [5, 4]}}, 'inference.blind_size: expected 0, an odd number up to 127, or two of'),
         ({'inference': {'run': 'rm'}}, "inference: unknown key 'run'"),
     ],
 )

@@ -95,13 +95,13 @@ class BNN(nn.Module):
         Raises:
             ValueError: another ``blind_size``.
         """
-        height, width = blind_sides(self.blind_size if blind_size is None else blind_size)
+        height, width = (self.blind_size, self.blind_size) if blind_size is None else blind_sides(blind_size)
         rows, columns = (height + 1) // 2, (width + 1) // 2
         above, right, below, left = features
         shifted = (  # away from the side that they come from; zeros enter there
-            F.pad(above, (0, 0, rows, -rows)),
-            F.pad(right, (-columns, columns, 0, 0)),
-            F.pad(below, (0, 0, -rows, rows)),
-            F.pad(left, (columns, -columns, 0, 0)),
+            F.pad(above, (0, 0, rows, 0))[..., : above.shape[2], :],  # a shift may exceed the size
+            F.pad(right, (0, columns))[..., columns:],
+            F.pad(below, (0, 0, 0, rows))[..., rows:, :],
+            F.pad(left, (columns, 0))[..., : left.shape[3]],
         )
         return float32_head(self.head, self.fuse(torch.cat(shifted, dim=1)))[..., : size[0], : size[1]]

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from basicsr_sassid.evaluation.protocols import describe_protocol
 from basicsr_sassid.inference.subsampled import InferenceConfig
+from basicsr_sassid.utils.blind_size import BlindSizeOption
 from basicsr_sassid.utils.errors import UserError
 from basicsr_sassid.utils.names import FileName
 from basicsr_sassid.utils.option_checks import check_choice, check_finite
@@ -202,6 +203,7 @@ class DenoiserOptions(NetworkOptions):
     network: dict[str, Any] | None = None
     img_range: float | None = Field(default=None, gt=0, le=65535)
     inference: InferenceConfig | None = None
+    blind_size: BlindSizeOption = None
 
     def denoiser_arguments(self) -> dict[str, Any]:
         """The keys in the file, as Denoiser's arguments."""

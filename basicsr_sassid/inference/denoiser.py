@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from basicsr_sassid.archs.capabilities import capabilities_of
-from basicsr_sassid.inference.subsampled import InferenceConfig, subsampled_inference
+from basicsr_sassid.inference.subsampled import InferenceConfig, check_blind_size, subsampled_inference
 from basicsr_sassid.io.author_checkpoints import infer_network_options
 from basicsr_sassid.io.checkpoint import build_card_network, build_network, load_state, read_weights, state_dict_of
 from basicsr_sassid.io.weights_card import DELIVERED_ROLES, OWN_NETWORKS, TEACHERS
 from basicsr_sassid.ops.arrays import as_hwc, checked_image, white_level
 from basicsr_sassid.ops.dihedral import self_ensemble as mean_over_symmetries
 from basicsr_sassid.ops.tiling import process_tiles
+from basicsr_sassid.utils.blind_size import BlindSize
 from basicsr_sassid.utils.device import PRECISIONS, choose_device, choose_dtype
 from basicsr_sassid.utils.errors import UserError
 from basicsr_sassid.utils.option_checks import check_choice
@@ -89,6 +90,9 @@ class Denoiser:
         img_range: value of white for the network; by default the file's, and 1 with ``network``.
         inference: an :class:`InferenceConfig`, or its keys; by default the file's. AP-BSN without R3: ``{'pd_b': 2}``;
             one plain pass: ``{}``. ``multiple_of`` is kept, being the network's.
+        blind_size: side, or (height, width), of a BNN's blind neighbourhood in pixels, odd, at most 127; 0: nothing is
+            hidden; by default as trained, or as ``inference`` states. A smaller one than in training keeps more detail,
+            and more of noise that is correlated further; height < width suits noise that is correlated along rows.
 
     Attributes:
         is_teacher: the network is a teacher of a training, not what it delivers; see :func:`teacher_note`.
@@ -96,7 +100,7 @@ class Denoiser:
     Raises:
         UserError: the file is no weights file, is damaged, or names a network that is not of this package; the device
             does not exist; tile or overlap is no multiple of the network's grid; an unknown key or value in
-            ``inference``.
+            ``inference``; another ``blind_size``, or one for a network that takes none.
 
     Example:
         >>> denoise = Denoiser(weights, self_ensemble=True)     # net_g_latest.pth, student.safetensors ...
@@ -116,13 +120,15 @@ class Denoiser:
         network: Mapping[str, Any] | None = None,
         img_range: float | None = None,
         inference: InferenceConfig | Mapping[str, Any] | None = None,
+        blind_size: BlindSize | None = None,
     ) -> None:
         loaded = load_for_inference(weights, key, network)
         if img_range is not None and not (math.isfinite(img_range) and img_range > 0):
             raise UserError(f'img_range: expected a number above 0, got {img_range}')
         self.net, self.img_range = loaded.net, img_range or loaded.img_range
         self.is_teacher = loaded.is_teacher
-        self.inference = _overridden(loaded.config, inference)
+        self.inference = _overridden(loaded.config, inference, blind_size)
+        check_blind_size(self.net, self.inference, 'blind_size')
         self.device = choose_device(device)
         check_choice(precision, PRECISIONS, 'precision')
         capabilities = capabilities_of(self.net)
@@ -185,20 +191,28 @@ class Denoiser:
     def _forward(self, x: Tensor) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             if self.self_ensemble:
-                return mean_over_symmetries(self._infer, x)
+                return mean_over_symmetries(self._infer, x, self._infer_turned)
             return self._infer(x.contiguous(memory_format=torch.channels_last))
 
     def _infer(self, x: Tensor) -> Tensor:
         return subsampled_inference(self.net, x, self.inference)
 
+    def _infer_turned(self, x: Tensor) -> Tensor:
+        return subsampled_inference(self.net, x, self.inference.of_turned_image())
 
-def _overridden(config: InferenceConfig, inference: InferenceConfig | Mapping[str, Any] | None) -> InferenceConfig:
-    """The given inference with the multiple that the network needs; the file's where none is given."""
-    if inference is None:
-        return config
+
+def _overridden(
+    config: InferenceConfig, inference: InferenceConfig | Mapping[str, Any] | None, blind_size: BlindSize | None
+) -> InferenceConfig:
+    """The given inference with the multiple that the network needs; the file's where none is given. ``blind_size``
+    replaces that of either, unless it is None."""
     if isinstance(inference, InferenceConfig):
-        return inference
-    return InferenceConfig.parse({'multiple_of': config.multiple_of, **inference}, 'inference')
+        config = inference
+    elif inference is not None:
+        config = InferenceConfig.parse({'multiple_of': config.multiple_of, **inference}, 'inference')
+    if blind_size is None:
+        return config
+    return InferenceConfig.parse({**config.model_dump(), 'blind_size': blind_size}, '')
 
 
 def teacher_note(denoise: Denoiser, weights: str | os.PathLike[str]) -> str | None:

@@ -41,7 +41,7 @@ def denoise_files(
         inputs: image files and folders.
         output: a folder; for one input file also the output file, a name with an image extension.
         weights: see :class:`Denoiser`.
-        settings: its other arguments: ``device``, ``tile``, ``network`` ...
+        settings: its other arguments: ``device``, ``tile``, ``network``, ``blind_size`` ...
 
     Returns:
         The files that could not be read, denoised or written, with the reason; all others are written.

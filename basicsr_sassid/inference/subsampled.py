@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, field_validator
-from torch import Tensor
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from basicsr_sassid.ops.padding import forward_padded
 from basicsr_sassid.ops.subsampling import masked_inference, pd_forward, random_replacing_refinement
+from basicsr_sassid.utils.blind_size import BlindSizeOption
+from basicsr_sassid.utils.errors import UserError
+from basicsr_sassid.utils.option_checks import argument_names
 from basicsr_sassid.utils.schema import OptionBlock
 
 _OLD_REFINEMENTS = {'again': 'second_pass', 'replace': 'r3'}
@@ -41,6 +45,8 @@ class InferenceConfig(OptionBlock):
         per_channel: R3 draws each channel apart (AP-BSN), or all channels of a pixel together (AMSNet).
         multiple_of: sides that the network takes are multiples of it; 1 for all of this package.
         seed: of the draws; the same image gives the same result.
+        blind_size: side, or height and width, of the BNN's blind neighbourhood in prediction, in pixels of what the
+            network gets (with ``pd_b``: a sub-image), odd, at most 127; 0: nothing is hidden; None: as trained.
     """
 
     renamed_keys: ClassVar[Mapping[str, str]] = {
@@ -57,6 +63,7 @@ class InferenceConfig(OptionBlock):
     per_channel: bool = False
     multiple_of: int = Field(default=1, ge=1, le=4096)
     seed: int = Field(default=0, ge=0, lt=2**63)  # torch's
+    blind_size: BlindSizeOption = None
 
     @field_validator('num_masks')
     @classmethod
@@ -64,6 +71,19 @@ class InferenceConfig(OptionBlock):
         if value == 1:
             raise ValueError('1 would hide the whole image; 2 or more, or 0 for a network that needs no mask')
         return value
+
+    @model_serializer(mode='wrap')
+    def _without_blind_size_as_trained(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # earlier versions read the files, and teacher caches that they wrote keep their fingerprint
+        content: dict[str, Any] = dump(self)
+        return {key: value for key, value in content.items() if key != 'blind_size' or value is not None}
+
+    def of_turned_image(self) -> InferenceConfig:
+        """The same inference of an image that is turned by 90 degrees: height and width of the blind neighbourhood
+        change places."""
+        if not isinstance(self.blind_size, tuple):
+            return self
+        return self.model_copy(update={'blind_size': self.blind_size[::-1]})
 
     @classmethod
     def from_file(cls, content: Mapping[str, Any] | None, where: str) -> InferenceConfig:
@@ -77,13 +97,39 @@ class InferenceConfig(OptionBlock):
 SINGLE_PASS = InferenceConfig()
 
 
-def subsampled_inference(net: Callable[[Tensor], Tensor], x: Tensor, config: InferenceConfig = SINGLE_PASS) -> Tensor:
+def check_blind_size(net: nn.Module, config: InferenceConfig, where: str, is_teacher: bool = False) -> None:
+    """Check that a network predicts with the blind size of ``config``, if that sets one.
+
+    Args:
+        net: the network.
+        config: its inference.
+        where: name of the option, for messages.
+        is_teacher: of a student's training, which turns patches by 90 degrees.
+
+    Raises:
+        UserError: the network's forward takes no blind size; height and width differ for a teacher.
+    """
+    if config.blind_size is not None and 'blind_size' not in argument_names(net.forward):
+        raise UserError(
+            f'{where}: expected a network whose blind neighbourhood can change after training (BNN, net_bnn_*.pth), '
+            f'got {type(net).__name__}. Leave {where} out, or name such a network.'
+        )
+    if is_teacher and config != config.of_turned_image():
+        raise UserError(
+            f'{where}: expected one number for a teacher, whose patches are turned by 90 degrees, got '
+            f'{config.blind_size}'
+        )
+
+
+def subsampled_inference(net: Callable[..., Tensor], x: Tensor, config: InferenceConfig = SINGLE_PASS) -> Tensor:
     """Denoise whole images with a network as ``config`` states: (N, C, H, W) -> (N, C, H, W), any H and W.
 
     Sums and assembled sub-images are float32, whatever the precision of the network.
     """
     if config == SINGLE_PASS:
         return net(x)
+    if config.blind_size is not None:
+        net = functools.partial(net, blind_size=config.blind_size)
     generator = torch.Generator(x.device).manual_seed(config.seed)
 
     def padded(y: Tensor) -> Tensor:

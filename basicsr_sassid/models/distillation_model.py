@@ -8,7 +8,7 @@ from typing import Any
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from basicsr_sassid.inference.subsampled import InferenceConfig, subsampled_inference
+from basicsr_sassid.inference.subsampled import InferenceConfig, check_blind_size, subsampled_inference
 from basicsr_sassid.models.staged_model import StagedModel
 from basicsr_sassid.training.stages import Stage, pretrained_content
 from basicsr_sassid.utils.errors import UserError
@@ -47,6 +47,9 @@ class DistilledModel(StagedModel):
             name: InferenceConfig.from_file(content.get('inference'), f'network_{name}')
             for name, content in contents.items()
         }
+        for name, config in self.teacher_configs.items():
+            where = f'path.pretrain_network_{name}: inference.blind_size'
+            check_blind_size(self.nets[name], config, where, is_teacher=True)
         self.teacher_ranges = {name: content.get('img_range', 255) for name, content in contents.items()}
 
     def teacher_forward(self, name: str, lq: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr_sassid.archs.capabilities import capabilities_of
-from basicsr_sassid.inference.subsampled import SINGLE_PASS, InferenceConfig, subsampled_inference
+from basicsr_sassid.inference.subsampled import SINGLE_PASS, InferenceConfig, check_blind_size, subsampled_inference
 from basicsr_sassid.models.staged_model import StagedModel
 from basicsr_sassid.training.schema import SubsampledTrainOptions
 from basicsr_sassid.training.stages import Stage, build_and_load, pretrained_content
@@ -88,6 +88,9 @@ class SubsampledModel(StagedModel):
     def __init__(self, opt: dict[str, Any]) -> None:
         super().__init__(opt)
         self.inference = self.resolve_inference(opt)
+        net = self.nets['bsn' if self.is_train else 'g']
+        has_student = any(stage.teachers for stage in self.stages)
+        check_blind_size(net, self.inference, 'inference.blind_size', is_teacher=has_student)
 
     def training_loss(self, lq: Tensor) -> Tensor:
         """The method's loss on noisy patches, (N, C, H, W) in [0, img_range], H and W multiples of train.pd_a."""

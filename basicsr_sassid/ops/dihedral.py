@@ -22,12 +22,18 @@ def dihedral_inverse(x: Tensor, turns: int, flip: bool) -> Tensor:
     return x.flip(3) if flip else x
 
 
-def self_ensemble(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Mean of the predictions for the eight symmetries of x, each transformed back: (N, C, H, W) -> (N, C, H, W)."""
+def self_ensemble(
+    net: Callable[[Tensor], Tensor], x: Tensor, net_of_turned: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Mean of the predictions for the eight symmetries of x, each transformed back: (N, C, H, W) -> (N, C, H, W).
+
+    ``net_of_turned`` predicts the four views whose rows are columns of x, (N, C, W, H); by default ``net``.
+    """
     total: Tensor | None = None
     for turns, flip in SYMMETRIES:
         view = dihedral(x, turns, flip).contiguous(memory_format=torch.channels_last)
-        prediction = dihedral_inverse(net(view), turns, flip).float()
+        predict = net_of_turned if net_of_turned is not None and turns % 2 else net
+        prediction = dihedral_inverse(predict(view), turns, flip).float()
         total = prediction.clone() if total is None else total.add_(prediction)
     assert total is not None
     return total / len(SYMMETRIES)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any, cast
+
+from pydantic import BeforeValidator
+
+from basicsr_sassid.utils.errors import UserError
 
 BlindSize = int | tuple[int, int]
 MAX_BLIND_SIZE = 127  # pixels
@@ -17,14 +22,40 @@ def blind_sides(value: Any) -> tuple[int, int]:
     Raises:
         ValueError: anything else.
     """
-    sides = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (list, tuple)) else ()
-    is_square = len(set(sides)) == 1
-    if len(sides) != 2 or not all(_is_side(side) and (side % 2 or (is_square and not side)) for side in sides):
+    values = cast('Sequence[object]', value) if isinstance(value, list | tuple) else (value, value)
+    sides = [
+        side for side in values if isinstance(side, int) and not isinstance(side, bool) and 0 <= side <= MAX_BLIND_SIZE
+    ]
+    if len(values) != 2 or len(sides) != 2 or not (sides == [0, 0] or all(side % 2 for side in sides)):
         raise ValueError(
             f'expected 0, an odd number up to {MAX_BLIND_SIZE}, or two of them (height, width), got {value!r}'
         )
     return sides[0], sides[1]
 
 
-def _is_side(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_BLIND_SIZE
+def parse_blind_size(text: str, where: str) -> BlindSize:
+    """The blind size in a text: ``'3'``, or height x width as in ``'5x9'``.
+
+    Raises:
+        UserError: anything else; it names ``where``.
+    """
+    try:
+        sides = tuple(map(int, text.split('x')))
+        height, width = blind_sides(sides[0] if len(sides) == 1 else sides)
+    except ValueError as error:
+        raise UserError(
+            f'{where}: expected 0, an odd number up to {MAX_BLIND_SIZE}, or two of them, height x width, such as 5x9, '
+            f'got {text!r}'
+        ) from error
+    return height if len(sides) == 1 else (height, width)
+
+
+def _checked(value: Any) -> BlindSize | None:
+    """A blind size of an option file, whose pairs are lists. Raises ValueError."""
+    if value is None:
+        return None
+    sides = blind_sides(value)
+    return value if isinstance(value, int) else sides
+
+
+BlindSizeOption = Annotated[BlindSize | None, BeforeValidator(_checked)]  # of an option block; None: the network's own
