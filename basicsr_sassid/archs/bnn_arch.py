@@ -76,9 +76,14 @@ class BNN(nn.Module):
         # zeros, not a reflection: a mirrored copy of the blind neighbourhood would leak into the prediction
         x = pad_to_multiple(x, self.multiple_of, 'zeros')
         # upright and rotated views in two batches: the image need not be square
-        above, below = self.trunk(torch.cat((x, torch.rot90(x, 2, (2, 3))))).chunk(2)
-        right, left = self.trunk(torch.cat((torch.rot90(x, 1, (2, 3)), torch.rot90(x, 3, (2, 3))))).chunk(2)
-        return [torch.rot90(view, -turns, (2, 3)) for turns, view in enumerate((above, right, below, left))]
+        upright = self.trunk(torch.cat((x, torch.rot90(x, 2, (2, 3)))))
+        rotated = self.trunk(torch.cat((torch.rot90(x, 1, (2, 3)), torch.rot90(x, 3, (2, 3)))))
+        (above, below), (right, left) = upright.chunk(2), rotated.chunk(2)
+        views = [torch.rot90(view, -turns, (2, 3)) for turns, view in enumerate((above, right, below, left))]
+        if upright.is_contiguous(memory_format=torch.channels_last):
+            # else the 1x1 convolutions take three times as long
+            views = [view.contiguous(memory_format=torch.channels_last) for view in views]
+        return views
 
     def predict(self, features: Sequence[Tensor], size: Sequence[int], blind_size: BlindSize | None = None) -> Tensor:
         """Prediction from features: one shift of each view and the 1x1 convolutions.

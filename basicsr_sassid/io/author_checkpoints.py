@@ -148,6 +148,8 @@ def _infer_network_options(state: Mapping[str, Tensor]) -> dict[str, object] | N
         'num_out_ch': state['head.weight'].shape[0],
         'dim': dim,
     }
+    if kind == 'DenoisingUNet' and 'residual' in state:
+        block['residual'] = True
     if kind == 'LAN':
         block['receptive_size'] = 2 * sum(name.startswith('stem.') and name.endswith('.weight') for name in state) - 1
         block['num_block'] = len({name.split('.')[1] for name in state if name.startswith('blocks.')})

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 @LOSS_REGISTRY.register()
 class WeightedTargetsL1Loss(nn.Module):
-    r"""Sum of the L1 distances to K targets.
+    r"""Mean of the L1 distances to K targets.
 
-    .. math:: \sum_k \mathrm{mean}\,(w_k \cdot |pred - target_k|)
+    .. math:: \frac{1}{K} \sum_k \mathrm{mean}\,(w_k \cdot |pred - target_k|)
 
-    AT-BSN's students have w = 1 for every target and pixel. The sum of distances has a median of the targets for its
-    minimum, not their mean.
+    Its minimum is a weighted median of the targets, not their mean. AT-BSN's students have w = 1 for every target and
+    pixel, and the sum over k: ``loss_weight: K``.
 
     Args:
         loss_weight: factor of the loss.
@@ -38,10 +38,10 @@ class WeightedTargetsL1Loss(nn.Module):
         error = (pred[:, None] - targets).abs()
         if weights is not None:
             error = weights * error
-        return self.loss_weight * error.mean() * targets.shape[1]
+        return self.loss_weight * error.mean()
 
 
-def recharge(targets: Tensor, noisy: Tensor, generator: torch.Generator) -> Tensor:
+def recharge(targets: Tensor, noisy: Tensor, generator: torch.Generator, count: int | None = None) -> Tensor:
     """Replace one target of each pixel, drawn at random, by the noisy pixel ("recharging"; APR-RD, AAAI 2025).
 
     The L1 sum then moves towards the noisy value only where the targets disagree around it.
@@ -50,8 +50,9 @@ def recharge(targets: Tensor, noisy: Tensor, generator: torch.Generator) -> Tens
         targets: (N, K, C, H, W).
         noisy: (N, C, H, W), in the same units.
         generator: of the draws, on the CPU.
+        count: of all targets, where ``targets`` holds a part of them; default: K.
     """
-    n, count, _, h, w = targets.shape
-    drawn = torch.randint(count, (n, 1, 1, h, w), generator=generator).to(targets.device)
-    number = torch.arange(count, device=targets.device).view(1, count, 1, 1, 1)
+    n, given, _, h, w = targets.shape
+    drawn = torch.randint(count or given, (n, 1, 1, h, w), generator=generator).to(targets.device)
+    number = torch.arange(given, device=targets.device).view(1, given, 1, 1, 1)
     return torch.where(number == drawn, noisy[:, None], targets)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from basicsr_sassid.data.teacher_cache import TeacherCache
+from basicsr_sassid.ops.sliding_window import sliding_window_predict
 from basicsr_sassid.training.base import MultiNetworkModel
 from basicsr_sassid.training.protocols import WholeImageDataset
 from basicsr_sassid.training.schema import TrainOptions
@@ -78,6 +79,7 @@ class StagedModel(MultiNetworkModel):
         names = dict.fromkeys(name for stage in self.stages for name in (*stage.teachers, stage.network)) or ['g']
         super().__init__(opt, names)
         self.caches: dict[str, TeacherCache] = {}
+        self.current_iter = 0
         if self.is_train:
             self.options = self.train_schema.model_validate(opt['train'])
             self.stage_iters = [self.options.stages[stage.name].iter for stage in self.stages]
@@ -94,7 +96,13 @@ class StagedModel(MultiNetworkModel):
         stage = self.stages[stage_at(current_iter, self.stage_iters)]
         if self.stage is not stage:
             self.finish_stage()
-        names = [
+        names = self.cached_teachers(stage, dataset)
+        if isinstance(dataset, WholeImageDataset):
+            dataset.teachers = {name: self._teacher_cache(name, dataset) for name in names}
+
+    def cached_teachers(self, stage: Stage, dataset: Any) -> list[str]:
+        """The teachers of a stage whose predictions are cached."""
+        return [
             name
             for name in stage.cached
             if should_cache(
@@ -105,8 +113,6 @@ class StagedModel(MultiNetworkModel):
                 self.cache_cost(name),
             )
         ]
-        if isinstance(dataset, WholeImageDataset):
-            dataset.teachers = {name: self._teacher_cache(name, dataset) for name in names}
 
     def start_stage(self, index: int) -> None:
         """Freeze what was trained; set up the network, optimiser, schedule and loss of stage ``index``."""
@@ -136,6 +142,11 @@ class StagedModel(MultiNetworkModel):
     def teacher_forward(self, name: str, lq: Tensor) -> Tensor:
         """Prediction of teacher ``name`` for noisy patches, both (N, C, H, W) in [0, img_range]."""
         return self.nets[name](lq)
+
+    def turned_teacher_forward(self, name: str, lq: Tensor) -> Tensor:
+        """The same for patches whose rows are columns of the photograph: another prediction where a teacher's blind
+        neighbourhood is a rectangle."""
+        return self.teacher_forward(name, lq)
 
     def postprocess_target(self, name: str, prediction: Tensor, lq: Tensor) -> Tensor:
         """The target that a teacher's prediction becomes: shapes and units of :meth:`teacher_forward`."""
@@ -175,21 +186,20 @@ class StagedModel(MultiNetworkModel):
         if self.options.teacher_cache != 'memory':
             folder = cache_folder(self.opt['path']['experiments_root'], name, self.nets[name], dataset, settings)
 
-        def forward(windows: Tensor) -> Tensor:
+        def predict_windows(image: Tensor) -> Tensor:
             with self.autocast():
-                return self.teacher_forward(name, windows)
+                return sliding_window_predict(
+                    functools.partial(self.teacher_forward, name),
+                    image,
+                    dataset.patch_size,
+                    self.options.teacher_ensemble,
+                    self.opt['datasets']['train']['batch_size_per_gpu'],
+                    functools.partial(self.turned_teacher_forward, name),
+                )
 
         def predict(image: np.ndarray) -> np.ndarray:
-            return whole_image_target(
-                forward,
-                functools.partial(self.postprocess_target, name),
-                image,
-                dataset.patch_size,
-                self.options.teacher_ensemble,
-                self.opt['datasets']['train']['batch_size_per_gpu'],
-                self.img_range,
-                self.device,
-            )
+            postprocess = functools.partial(self.postprocess_target, name)
+            return whole_image_target(predict_windows, postprocess, image, self.img_range, self.device)
 
         cache = TeacherCache(folder, dataset.sizes, 3 * self.num_targets(name))
         build_teacher_cache(
@@ -227,6 +237,7 @@ class StagedModel(MultiNetworkModel):
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One step of the running stage."""
+        self.current_iter = current_iter
         lq = self.lq * self.img_range
         loss = self.distillation_loss(lq) if self.active.stage.teachers else self.training_loss(lq)
         self.active.step(loss)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from basicsr_sassid.models.staged_model import StagedModel
 from basicsr_sassid.noise.estimate import estimate_noise
+from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.noise.posterior import PosteriorMean
 from basicsr_sassid.training.protocols import WholeImageDataset
 from basicsr_sassid.training.schema import ThreeStageTrainOptions
@@ -49,7 +50,12 @@ class ThreeStageModel(StagedModel):
         """See StagedModel; warns of a LAN whose receptive field exceeds the blind neighbourhood."""
         resolved = super().validate_options(opt)
         patch = opt['datasets']['train'].get('patch_size')
-        receptive, blind = (network_argument(opt, 'lan', 'receptive_size'), network_argument(opt, 'bnn', 'blind_size'))
+        blind = network_argument(opt, 'bnn', 'blind_size')
+        receptive = (
+            network_argument(opt, 'lan', 'receptive_size')
+            if any(stage.network == 'lan' for stage in cls.stages)
+            else None
+        )
         if blind is not None and patch is not None and blind >= 2 * patch - 1:
             raise UserError(
                 f'network_bnn.blind_size: expected less than twice datasets.train.patch_size {patch}, got {blind}: '
@@ -72,6 +78,7 @@ class ThreeStageModel(StagedModel):
 
     def __init__(self, opt: dict[str, Any]) -> None:
         super().__init__(opt)
+        self.noise: NoiseModel | None = None
         self.posterior: PosteriorMean | None = None
         self.use_posterior = self.is_calibrated = False
 
@@ -87,34 +94,43 @@ class ThreeStageModel(StagedModel):
         """See StagedModel; before the first stage with a teacher, decide whether its targets are posterior means."""
         stage = self.stages[stage_at(current_iter, self.stage_iters)]
         if self.options.posterior and self.posterior is None:
-            self.check_dataset(dataset)
-            self.posterior = self._measure_noise(dataset)
+            self.posterior = PosteriorMean(self.measure_noise(dataset))
+        if stage.teachers and self.stage is not stage:
+            self.finish_stage()  # the BNN predicts as it will teach
         if self.posterior and stage.teachers and not self.is_calibrated:
-            if self.stage is not stage:  # the BNN predicts as it will teach
-                self.finish_stage()
             self._calibrate_posterior(self.posterior, dataset)
+        self.prepare_targets(stage, dataset)
         super().prepare_stage(current_iter, dataset)
 
-    def _measure_noise(self, dataset: WholeImageDataset) -> PosteriorMean:
+    def prepare_targets(self, stage: Stage, dataset: Any) -> None:
+        """Decide what else the targets of a stage depend on, when its teachers are trained: here nothing."""
+
+    def measure_noise(self, dataset: WholeImageDataset) -> NoiseModel:
+        """The noise of the training images, measured once."""
+        if self.noise is None:
+            self.check_dataset(dataset)
+            measured = evenly_spaced(range(len(dataset)), _MOST_MEASURED)
+            self.noise = estimate_noise(dataset.image(index) for index in measured)
+            get_root_logger().info(
+                f'Noise of {len(measured)} training images: sigma '
+                f'{", ".join(f"{value:.2f}" for value in self.noise.sigma)} grey levels'
+            )
+        return self.noise
+
+    def sample_crops(self, dataset: WholeImageDataset, most: int) -> list[np.ndarray]:
+        """Crops of the training images of the patch size, evenly spaced: (H, W, 3) float32 in [0, 1]."""
+        side = dataset.patch_size
         measured = evenly_spaced(range(len(dataset)), _MOST_MEASURED)
-        noise = estimate_noise(dataset.image(index) for index in measured)
-        get_root_logger().info(
-            f'Noise of {len(measured)} training images: sigma '
-            f'{", ".join(f"{value:.2f}" for value in noise.sigma)} grey levels'
-        )
-        return PosteriorMean(noise)
+        return [dataset.image(index)[:side, :side] for index in evenly_spaced(measured, most)]
 
     def _calibrate_posterior(self, posterior: PosteriorMean, dataset: WholeImageDataset) -> None:
         """Use the posterior mean; with ``auto``, where the BNN's error exceeds the noise."""
         self.is_calibrated = self.use_posterior = True
         if self.options.posterior != 'auto':
             return
-        side = dataset.patch_size
-        measured = evenly_spaced(range(len(dataset)), _MOST_MEASURED)
-        crops = [dataset.image(index)[:side, :side] for index in evenly_spaced(measured, _MOST_CROPS)]
-        lq = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).to(self.device)
+        lq = torch.from_numpy(np.stack(self.sample_crops(dataset, _MOST_CROPS))).permute(0, 3, 1, 2).to(self.device)
         with torch.no_grad(), self.autocast():
-            predictions = torch.cat([self.teacher_forward('bnn', crop[None] * self.img_range).float() for crop in lq])
+            predictions = torch.cat([self.nets['bnn'](crop[None] * self.img_range).float() for crop in lq])
         error, variance = posterior.compare(predictions * (255 / self.img_range), lq * 255)
         self.use_posterior = error > variance
         targets = 'blended with the noisy images' if self.use_posterior else 'used as they are'

@@ -74,6 +74,15 @@ class NoiseModel:
         beyond = [radius for radius in range(1, MAX_LAG) if self.correlation_at(radius) > threshold]
         return 2 * max(beyond, default=0) + 1
 
+    def correlation_sides(self, threshold: float = THRESHOLD) -> tuple[int, int]:
+        """Height and width of the smallest rectangle with all correlation above ``threshold``: odd, at most 15.
+
+        They differ in camera JPEGs, whose noise is correlated further along rows than along columns.
+        """
+        inner = self.correlation[1:-1, 1:-1]  # distances below MAX_LAG, as in correlation_length
+        rows, columns = np.abs(np.argwhere(np.abs(inner) > threshold) - (MAX_LAG - 1)).max(axis=0).tolist()
+        return 2 * rows + 1, 2 * columns + 1
+
     def blind_size(self, threshold: float = THRESHOLD) -> int:
         """Recommended ``blind_size`` of the BNN: :meth:`correlation_length`, at most the paper's 9.
 

@@ -32,7 +32,12 @@ def sliding_window_cost(size: tuple[int, int], window: int) -> int:
 
 @torch.no_grad()
 def sliding_window_predict(
-    net: Callable[[Tensor], Tensor], image: Tensor, window: int, ensemble: bool = False, batch_size: int = 8
+    net: Callable[[Tensor], Tensor],
+    image: Tensor,
+    window: int,
+    ensemble: bool = False,
+    batch_size: int = 8,
+    net_of_turned: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Predict a whole image from windows of the training's patch size.
 
@@ -47,6 +52,7 @@ def sliding_window_predict(
         window: side of the windows in pixels; a smaller image is one window.
         ensemble: average all eight symmetries of each window.
         batch_size: windows in a batch.
+        net_of_turned: predicts windows whose rows are columns of the image; by default ``net``.
 
     Returns:
         (C', H, W), float32.
@@ -66,10 +72,11 @@ def sliding_window_predict(
             batch = group[first : first + batch_size]
             windows = torch.stack([image[:, top : top + window, left : left + window] for top, left in batch])
             if ensemble:
-                predictions = self_ensemble(net, windows)
+                predictions = self_ensemble(net, windows, net_of_turned)
             else:
                 view = dihedral(windows, turns, flip).contiguous(memory_format=torch.channels_last)
-                predictions = dihedral_inverse(net(view).float(), turns, flip)
+                predict = net_of_turned if net_of_turned is not None and turns % 2 else net
+                predictions = dihedral_inverse(predict(view).float(), turns, flip)
             if total is None:
                 total = predictions.new_zeros(predictions.shape[1], *image.shape[-2:])
             for prediction, (top, left) in zip(predictions, batch):

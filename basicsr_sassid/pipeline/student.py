@@ -25,8 +25,8 @@ from basicsr_sassid.training.options import customize, resolve_options
 from basicsr_sassid.utils.sequences import evenly_spaced
 from basicsr_sassid.utils.versions import versions
 
-STAGES = ('bnn', 'lan', 'unet')
-RATIO = {'bnn': 3, 'lan': 3, 'unet': 4}  # of the stages' iterations, as in train_cpu.yml
+STAGES = ('bnn', 'unet')
+RATIO = {'bnn': 2, 'unet': 3}  # of the stages' iterations, as in train_cpu.yml
 _HOLD_OUT = 10  # every tenth sub-image is held out; the BNN's checkpoint is chosen by them
 _HELD_OUT_IMAGES, _HELD_OUT_SIDE = 8, 256  # at most, of those; pixels
 _CHECKPOINTS = 8  # at least, in a stage
@@ -35,6 +35,7 @@ _SECONDS_AT_RISK = 60  # most seconds of training that a kill can lose
 _BLIND_STEP = 4  # pixels by which the blind size grows after a BNN that copies
 _DAMAGED = (ValueError, TypeError, KeyError, AttributeError)  # of JSON that holds something else
 _CURVE_POINTS = 100  # of a stage in curve.csv
+TEACHER = 'teacher.json'
 StageProgress = Callable[[str, int], None]  # called with the stage and the iteration in it, counted from 1
 
 
@@ -53,7 +54,6 @@ def student_options(database: Path, blind_size: int, device: torch.device, seed:
     opt['datasets']['train']['patch_size'] = 128
     opt['train'].setdefault('ema_decay', 0.99)  # the best of the rules without clean images (ablations/stopping.py)
     opt['network_bnn']['blind_size'] = blind_size
-    opt['network_lan']['receptive_size'] = min(opt['network_lan']['receptive_size'], blind_size)
     opt['logger']['print_freq'] = 10**9
     return opt
 
@@ -98,7 +98,8 @@ class StudentTraining:
     """The stages of one set of photographs, in a folder from which a stopped training continues.
 
     Args:
-        folder: for the checkpoints, bnn.json, findings.json and curve.csv.
+        folder: for the checkpoints, bnn.json, findings.json, teacher.json (blind sizes and weights of the student's
+            targets) and curve.csv.
         opt: of :func:`student_options`.
         plan: lengths of the stages.
         crops: noisy, (H, W, 3) float32 in [0, 1], on which the BNN is diagnosed.
@@ -217,6 +218,8 @@ class StudentTraining:
 
         def on_iteration(model: Any, current_iter: int) -> bool:
             stage = model.stage.name
+            if stage == 'unet' and not (self.folder / TEACHER).exists():
+                write_json(model.choice.to_dict(), self.folder / TEACHER)
             if current_iter % max(lengths[stage] // _CURVE_POINTS, 1) == 0:
                 self._append_to_curve(stage, current_iter, model.get_current_log()[f'l_{stage}'])
                 self._remove_states(name, keep=2)

@@ -29,13 +29,15 @@ class StepTimes:
 
     Attributes:
         step: stage -> one iteration, its cached teachers' predictions being given.
-        teacher: teacher -> its prediction of one batch.
+        teacher: teacher -> its prediction of one batch on the fly.
+        cached_teacher: the same for the cache, which may hold predictions with several blind sizes.
         cached: stage -> the teachers whose predictions can be cached.
         cache_batches: batches that one pass of a teacher over the whole set is worth.
     """
 
     step: dict[str, float]
     teacher: dict[str, float]
+    cached_teacher: dict[str, float]
     cached: dict[str, tuple[str, ...]]
     cache_batches: float
 
@@ -108,7 +110,7 @@ def allocate_budget(times: StepTimes, ratio: Mapping[str, int], minutes: float) 
     """Divide minutes among stages in a ratio of iterations, with a teacher cache where that gives more of them."""
     budget = 60 * minutes
     stages = [stage for stage, share in ratio.items() if share]
-    cache_seconds = times.cache_batches * sum(times.teacher.values())
+    cache_seconds = times.cache_batches * sum(times.cached_teacher.values())
     rounds_cached = (budget - cache_seconds) / sum(ratio[stage] * times.step[stage] for stage in stages)
     live = {stage: times.step[stage] + sum(times.teacher[name] for name in times.cached[stage]) for stage in stages}
     rounds_live = budget / sum(ratio[stage] * live[stage] for stage in stages)
@@ -140,8 +142,11 @@ def measure_step_times(
     rows = {row.name: row for row in model.stages if row.name in stages}
     step = {}
     for index, (name, row) in enumerate(rows.items()):
-        sample = {'lq': patches, **{f'teacher_{teacher}': patches for teacher in row.cached}}
         model.prepare_stage(10 * index + 1, dataset)
+        sample = {
+            'lq': patches,
+            **{f'teacher_{name}': patches.repeat(1, model.num_targets(name), 1, 1) for name in row.cached},
+        }
         model.update_learning_rate(10 * index + 1)
         step[name] = median_seconds(lambda sample=sample: (model.feed_data(sample), model.optimize_parameters(1)))
         scaled(progress, index / len(rows), 1 / len(rows))(1.0)
@@ -151,13 +156,18 @@ def measure_step_times(
         with model.autocast():
             model.pseudo_target(teacher, patches.to(model.device) * model.img_range)
 
-    teacher = {
+    cached_teacher = {
         name: median_seconds(lambda name=name: teacher_step(name))
         for name in sorted({name for row in rows.values() for name in row.cached})
     }
+    teacher = {name: seconds / model.cache_cost(name) for name, seconds in cached_teacher.items()}
     windows = sum(sliding_window_cost(size, dataset.patch_size) for size in dataset.sizes)
     return StepTimes(
-        step, teacher, {name: row.cached for name, row in rows.items()}, windows / (dataset.patch_size**2 * batch)
+        step,
+        teacher,
+        cached_teacher,
+        {name: row.cached for name, row in rows.items()},
+        windows / (dataset.patch_size**2 * batch),
     )
 
 

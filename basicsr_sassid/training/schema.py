@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from basicsr_sassid.data.schema import MAX_SCALE
+from basicsr_sassid.utils.blind_size import BlindSizesOption
 from basicsr_sassid.utils.names import FileName
 from basicsr_sassid.utils.schema import OptionBlock
 
@@ -157,6 +158,46 @@ class ThreeStageTrainOptions(TrainOptions):
     @classmethod
     def _empty_texture(cls, value: object) -> object:
         return {} if value is None else value
+
+
+class BlindSizesTrainOptions(ThreeStageTrainOptions):
+    """Block ``train`` of BlindSizesModel.
+
+    Attributes:
+        teacher_blind_sizes: blind sizes with which the BNN teaches, from the smallest, each 0 (nothing is hidden), odd,
+            or ``[height, width]``; ``auto``: of 0 and the odd ones up to the BNN's own, without those whose predictions
+            keep the noise, the smallest, the middle and the largest.
+        teacher_weights: of the sizes at each pixel: ``equal``; ``texture``: by SASSID's alpha, see block ``texture``;
+            ``risk``: the least estimated error among the pixels of similar local standard deviation.
+        teacher_draw: ``all``: the loss is a mean over all sizes; ``one``: one size for each patch, drawn at random,
+            with equal weights; ``auto``: ``one`` where there is no teacher cache and the weights are equal.
+        recharge: replace one target of each pixel, drawn at random, by the noisy pixel (APR-RD).
+    """
+
+    teacher_blind_sizes: BlindSizesOption = 'auto'
+    teacher_weights: Literal['equal', 'texture', 'risk'] = 'risk'
+    teacher_draw: Literal['auto', 'all', 'one'] = 'auto'
+    recharge: bool = False
+
+    @model_validator(mode='after')
+    def _one_has_equal_weights(self) -> BlindSizesTrainOptions:
+        if self.teacher_draw == 'one' and self.teacher_weights != 'equal':
+            raise ValueError(
+                f'teacher_draw: one needs teacher_weights: equal, got {self.teacher_weights}. Set teacher_draw: all'
+            )
+        return self
+
+
+class ATBSNTrainOptions(BlindSizesTrainOptions):
+    """Block ``train`` of ATBSNModel: the defaults are the paper's.
+
+    Attributes:
+        teacher_blind_sizes, teacher_weights, teacher_draw, recharge: see BlindSizesModel.
+    """
+
+    teacher_blind_sizes: BlindSizesOption = [0, 1, 3, 5, 7, 9, 11]
+    teacher_weights: Literal['equal', 'texture', 'risk'] = 'equal'
+    teacher_draw: Literal['auto', 'all', 'one'] = 'all'
 
 
 class SubsampledTrainOptions(TrainOptions):

@@ -7,7 +7,7 @@ weights two teachers by the local standard deviation; here are its forms for any
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,6 @@ _RIDGE = 0.1  # of the mean risk, added to each: the weights do not follow the e
 WINDOW = 7  # pixels, of the local standard deviation
 
 Predict = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N, K, C, H, W), in grey levels
-
-
-def equal_weights(targets: Tensor) -> Tensor:
-    """(N, K, C, H, W) -> (1, K, 1, 1, 1), all 1."""
-    return targets.new_ones(1, targets.shape[1], 1, 1, 1)
 
 
 def texture_weights(targets: Tensor, window: int = WINDOW, lower: float = 1.0, upper: float = 5.0) -> Tensor:
@@ -66,6 +61,10 @@ class RiskWeights:
         """(N, K, C, H, W) in grey levels -> (N, K, 1, H, W)."""
         bins = torch.bucketize(local_std(targets.mean(dim=1), WINDOW), self.edges.to(targets.device))
         return self.table.to(targets.device)[bins].permute(0, 4, 1, 2, 3)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Edges and rows of the table, as values that JSON has."""
+        return {'edges': self.edges.tolist(), 'table': self.table.tolist()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +150,3 @@ def _least_risk(covariance: np.ndarray) -> np.ndarray:
     scale = 1e4 * np.abs(root).max()
     weights, _ = nnls(np.vstack([root, np.full(count, scale)]), np.append(np.zeros(count), scale))
     return weights / weights.sum()
-
-
-WEIGHTS: Mapping[str, Callable[..., Any]] = {'equal': equal_weights, 'texture': texture_weights}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from basicsr_sassid.data.teacher_cache import TeacherCache, fingerprint
-from basicsr_sassid.ops.sliding_window import sliding_window_cost, sliding_window_predict
+from basicsr_sassid.ops.sliding_window import sliding_window_cost
 from basicsr_sassid.training.protocols import WholeImageDataset
 from basicsr_sassid.training.schema import TrainOptions
 from basicsr_sassid.training.stages import Stage
@@ -118,28 +118,24 @@ def cache_folder(
 
 
 def whole_image_target(
-    forward: Callable[[Tensor], Tensor],
+    predict: Callable[[Tensor], Tensor],
     postprocess: Callable[[Tensor, Tensor], Tensor],
     image: np.ndarray,
-    window: int,
-    ensemble: bool,
-    batch_size: int,
     img_range: float,
     device: torch.device,
 ) -> np.ndarray:
     """The target of a teacher for a whole image: (H, W, 3) -> (H, W, C), float32 in [0, 1].
 
     Args:
-        forward: noisy windows to predictions, (N, 3, H, W) to (N, C, H, W) in [0, img_range].
-        postprocess: prediction and noisy image to the target, likewise.
+        predict: noisy image to prediction, (3, H, W) to (C, H, W) in [0, img_range].
+        postprocess: prediction and noisy image to the target, (1, C, H, W) and (1, 3, H, W), likewise.
         image: the noisy image.
-        window, ensemble, batch_size: see :func:`sliding_window_predict`.
         img_range: value of white for the teacher.
         device: of the teacher.
     """
     noisy = torch.from_numpy(image).permute(2, 0, 1).to(device) * img_range
-    prediction = sliding_window_predict(forward, noisy, window, ensemble, batch_size)
     with torch.no_grad():
+        prediction = predict(noisy)
         target = postprocess(prediction[None], noisy[None])[0]
     return (target / img_range).permute(1, 2, 0).cpu().numpy()
 

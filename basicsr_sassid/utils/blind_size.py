@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator
 
@@ -50,12 +50,28 @@ def parse_blind_size(text: str, where: str) -> BlindSize:
     return height if len(sides) == 1 else (height, width)
 
 
-def _checked(value: Any) -> BlindSize | None:
+def _checked(value: Any) -> BlindSize:
     """A blind size of an option file, whose pairs are lists. Raises ValueError."""
-    if value is None:
-        return None
     sides = blind_sides(value)
     return value if isinstance(value, int) else sides
 
 
-BlindSizeOption = Annotated[BlindSize | None, BeforeValidator(_checked)]  # of an option block; None: the network's own
+def _checked_or_none(value: Any) -> BlindSize | None:
+    return None if value is None else _checked(value)
+
+
+def _checked_list(value: Any) -> list[BlindSize] | str:
+    """``auto``, or blind sizes of an option file. Raises ValueError."""
+    if value == 'auto':
+        return value
+    if not isinstance(value, list) or not value:
+        raise ValueError(f'expected auto or a list of blind sizes, got {value!r}')
+    sizes = [_checked(size) for size in cast('list[object]', value)]
+    if len(set(map(blind_sides, sizes))) < len(sizes):
+        raise ValueError(f'a size is there twice in {value!r}')
+    return sizes
+
+
+# Of option blocks. None: the network's own.
+BlindSizeOption = Annotated[BlindSize | None, BeforeValidator(_checked_or_none)]
+BlindSizesOption = Annotated[Literal['auto'] | list[BlindSize], BeforeValidator(_checked_list)]

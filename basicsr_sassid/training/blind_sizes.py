@@ -1,0 +1,120 @@
+"""The blind sizes with which a trained BNN teaches, chosen from noisy images alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from basicsr_sassid.noise.model import NoiseModel
+from basicsr_sassid.training.target_weights import RiskWeights, TargetRisks, measure_risks
+from basicsr_sassid.utils.blind_size import BlindSize
+
+MOST_KEPT = 0.5  # of the noise: a prediction that keeps more copies its input
+# the smallest, the middle and the largest safe size teach as well as all of them, in half the time (docs/ablations.md)
+_MOST_SIZES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class BlindSizeChoice:
+    """Blind sizes of the teacher, and their weights.
+
+    Attributes:
+        sizes: from the smallest.
+        dropped: blind size -> fraction of the noise that its prediction keeps, of those that copy their input.
+        noise_kept: the same fraction of each of ``sizes``; None where it was not measured.
+        weights: see :class:`RiskWeights`; None without ``train.teacher_weights: risk``.
+    """
+
+    sizes: list[BlindSize]
+    dropped: dict[BlindSize, float] = dataclasses.field(default_factory=dict)
+    noise_kept: list[float] | None = None
+    weights: RiskWeights | None = None
+
+    def describe(self) -> str:
+        """One sentence for the log."""
+        text = f'Blind sizes of the teacher: {", ".join(map(size_text, self.sizes))}'
+        if self.dropped:
+            kept = ', '.join(f'{size_text(size)} ({fraction:.0%})' for size, fraction in self.dropped.items())
+            text += f'; dropped, since the prediction keeps too much of the noise: {kept}'
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """The choice as values that JSON has, for the report of a run."""
+        return {
+            'sizes': [size_text(size) for size in self.sizes],
+            'dropped': {size_text(size): fraction for size, fraction in self.dropped.items()},
+            'noise_kept': self.noise_kept,
+            'weights': self.weights and self.weights.to_dict(),
+        }
+
+
+def size_text(size: BlindSize) -> str:
+    """``'3'``, or height x width, ``'3x5'``."""
+    return 'x'.join(map(str, size)) if isinstance(size, tuple) else str(size)
+
+
+def turned(size: BlindSize) -> BlindSize:
+    """The same neighbourhood in an image that is turned by 90 degrees."""
+    return size[::-1] if isinstance(size, tuple) else size
+
+
+def candidate_sizes(trained: int, sides: tuple[int, int] | None = None) -> list[BlindSize]:
+    """0 and the odd sizes up to the trained one.
+
+    Where the noise is correlated further along one direction, the other side is no larger than the correlation along
+    it: more would hide pixels for nothing.
+
+    Args:
+        trained: blind size of the BNN in training.
+        sides: height and width of the correlation in pixels, see ``NoiseModel.correlation_sides``; None: squares.
+    """
+    height, width = sides or (trained, trained)
+    sizes: list[BlindSize] = [0]
+    for size in range(1, trained + 1, 2):
+        pair = (min(size, height) if height < width else size, min(size, width) if width < height else size)
+        sizes.append(size if pair[0] == pair[1] else pair)
+    return sizes
+
+
+def choose_sizes(
+    predict: Callable[[Tensor, Sequence[BlindSize]], Tensor],
+    sizes: Sequence[BlindSize],
+    crops: Sequence[np.ndarray],
+    noise: NoiseModel,
+) -> tuple[BlindSizeChoice, TargetRisks]:
+    """Drop the sizes whose prediction keeps the noise: identity mapping, detected from noisy images alone.
+
+    The largest size stays: a BNN that copies its input with it has been trained with too small a blind neighbourhood.
+
+    Args:
+        predict: noisy images (N, C, H, W) and K sizes -> predictions (N, K, C, H, W), in grey levels.
+        sizes: candidates, from the smallest.
+        crops: noisy, (H, W, 3) float32 in [0, 1].
+        noise: of the crops.
+
+    Returns:
+        The choice, without weights, and the risks of all candidates.
+    """
+    risks = measure_risks(lambda noisy: predict(noisy, sizes), crops, noise)
+    is_safe = [kept <= MOST_KEPT or size == sizes[-1] for size, kept in zip(sizes, risks.noise_kept)]
+    choice = BlindSizeChoice(
+        [size for size, safe in zip(sizes, is_safe) if safe],
+        {size: float(kept) for size, kept, safe in zip(sizes, risks.noise_kept, is_safe) if not safe},
+        [float(kept) for kept, safe in zip(risks.noise_kept, is_safe) if safe],
+    )
+    return choice, risks
+
+
+def spread_sizes(choice: BlindSizeChoice) -> BlindSizeChoice:
+    """The smallest, the middle and the largest size of a choice, without weights."""
+    count = len(choice.sizes)
+    kept = sorted({0, count // 2, count - 1}) if count > _MOST_SIZES else range(count)
+    return dataclasses.replace(
+        choice,
+        sizes=[choice.sizes[number] for number in kept],
+        noise_kept=choice.noise_kept and [choice.noise_kept[number] for number in kept],
+    )
