@@ -42,7 +42,7 @@ from basicsr_sassid.training.options import resolve_options
 import reference  # isort: skip
 from training_steps import STAGES, WIDTHS, reference_steps  # isort: skip
 
-RECIPE = 'sassid/train_cpu.yml'
+RECIPE = 'sassid/three_stages_cpu.yml'
 FRACTIONS = {'bnn': 0.4, 'lan': 0.25, 'unet': 0.35}  # of the minutes
 RATES = {'bnn': 2e-3, 'lan': 2e-3, 'unet': 2e-3}
 WARM_UP = 0.03  # of a stage
@@ -248,7 +248,7 @@ def main() -> None:
     what.add_argument('--minutes', type=float, help='of training, for each of the two')
     what.add_argument('--compare', choices=['teacher_cache', 'posterior', 'precision', 'blind_size'])
     add_photograph_arguments(parser)
-    parser.add_argument('--scale', type=float, default=0.1, help="of train_cpu.yml's iterations, for --compare")
+    parser.add_argument('--scale', type=float, default=0.1, help="of three_stages_cpu.yml's iterations, for --compare")
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('-o', '--output', help='JSON file for the figures')
     parser.add_argument('--keep', metavar='FOLDER', help='leave the trainings and their checkpoints there')

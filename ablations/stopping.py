@@ -41,12 +41,12 @@ CHECKPOINTS = 16  # of a student
 def train_students(photographs: Photographs, folder: Path, count: int, scale: float, annealed: bool) -> list[Path]:
     """Students of one pair of teachers. Returns the folders of their runs; those that are there are not run again."""
     teachers = folder / 'experiments' / 'teachers'
-    opt = small_training('sassid/train_cpu.yml', 'teachers', photographs, 0, scale)
+    opt = small_training('sassid/three_stages_cpu.yml', 'teachers', photographs, 0, scale)
     opt['train']['stages']['unet']['iter'] = 1
     _train_once(opt, folder)
     runs = []
     for number in range(count):
-        opt = small_training('sassid/train_cpu.yml', f'student_{number}', photographs, number, scale)
+        opt = small_training('sassid/three_stages_cpu.yml', f'student_{number}', photographs, number, scale)
         stages = opt['train']['stages']
         stages['bnn']['iter'] = stages['lan']['iter'] = 0
         opt['path'] = {
@@ -116,7 +116,7 @@ def main() -> None:
     add_photograph_arguments(parser)
     parser.add_argument('--annealed', action='store_true', help="the option file's schedule, which ends at rate 0")
     parser.add_argument('--runs', type=int, default=5)
-    parser.add_argument('--scale', type=float, default=0.2, help="of train_cpu.yml's iterations")
+    parser.add_argument('--scale', type=float, default=0.2, help="of three_stages_cpu.yml's iterations")
     parser.add_argument('--folder', default='results/stopping', help='of the trainings; finished ones are kept')
     parser.add_argument('-o', '--output', help='JSON file for the figures')
     args = parser.parse_args()

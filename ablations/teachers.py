@@ -1,44 +1,51 @@
-"""Which teachers make the best student: SASSID's two, one of another method, or any two mixed.
+"""What many blind sizes are worth: the BNN's prediction, and students of one size, of several, and of BNN and LAN.
 
     python ablations/teachers.py -o results/teachers                                # the demo's simulated noise
-    python ablations/teachers.py -o results/teachers_sidd --noisy sidd_val/noisy --reference sidd_val/clean --every 4
+    python ablations/teachers.py -o results/teachers_sidd --noisy sidd_val/noisy --reference sidd_val/clean
 
-Each network trains for the same minutes (--minutes, turned into iterations once, by the first seed, so that the seeds
-are equal): the BNN, the LAN, SDAP and AMSNet, then a U-Net student of each pair of teachers below, or of one alone, on
-the same noisy images with the options of the train_cpu.yml files. The cost of the teachers' predictions is taken from
-the student's time. PSNR is against the clean references, which no training reads. Stopped, the same command continues.
+Every student has the same minutes (--minutes), all of its teachers' training and predictions included; they are turned
+into iterations once, by the first seed, so that the seeds are equal. The students of one BNN share its training. PSNR
+is against the clean references, which no training reads. Stopped, the same command continues.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from common import Photographs, add_photograph_arguments, mean_psnr, read_photographs, small_training  # isort: skip
 
 from basicsr_sassid import Denoiser
 from basicsr_sassid.io.atomic import write_json
-from basicsr_sassid.io.checkpoint import read_weights
+from basicsr_sassid.io.checkpoint import build_network, read_weights
+from basicsr_sassid.models.blind_sizes_model import BlindSizesModel
+from basicsr_sassid.ops.sliding_window import sliding_window_predict
+from basicsr_sassid.training.blind_sizes import BlindSizeChoice
 from basicsr_sassid.training.budget import Plan, plan_training
 from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
 
-# for flat areas, for textured areas; or one alone for both
-STUDENTS = [
-    ('bnn', 'lan'),
-    ('bnn',),
-    ('sdap',),
-    ('amsnet',),
-    ('bnn', 'sdap'),
-    ('bnn', 'amsnet'),
-    ('sdap', 'lan'),
-    ('amsnet', 'lan'),
-]
-NETWORK_OF = {'bnn': ('sassid', 'bnn'), 'lan': ('sassid', 'lan')}  # of the others: (method, 'bsn')
+BNN_SHARE = 0.6  # of the minutes of a student of one BNN
+ALL_SIZES = [0, 1, 3, 5, 7, 9]
+# label -> changes of block train, of network_g
+STUDENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    'risk': ({}, {}),
+    'equal weights': ({'teacher_weights': 'equal'}, {}),
+    'texture weights': ({'teacher_weights': 'texture'}, {}),
+    'one size, as trained': ({'teacher_weights': 'equal', 'teacher_blind_sizes': 'trained'}, {}),
+    'risk, no residual': ({}, {'residual': False}),
+    'risk, recharged': ({'recharge': True}, {}),
+    'risk, all sizes': ({'teacher_blind_sizes': 'all'}, {}),
+}
+THREE_STAGES = 'BNN and LAN (three stages)'
 
 
 class Study:
@@ -50,76 +57,107 @@ class Study:
         self.plans = json.loads(self.plans_file.read_text()) if self.plans_file.exists() else {}
         self.figures = json.loads(self.figures_file.read_text()) if self.figures_file.exists() else {}
 
-    def teacher(self, name: str, seed: int) -> Path:
-        """Weights of a teacher: trained now, or found."""
-        method, network = NETWORK_OF.get(name, (name, 'bsn'))
-        opt = small_training(f'{method}/train_cpu.yml', f'{method}_{seed}', self.photographs, seed)
-        path = self._train(opt, method) / f'net_{network}_latest.pth'
-        # the BNN as the teacher is applied: in tiles of the patch size
-        self.evaluate(name, seed, path, **({'tile': 64, 'overlap': 32} if name == 'bnn' else {}))
-        return path
+    def three_stages(self, seed: int) -> None:
+        """The paper's method: student of BNN and LAN."""
+        opt = small_training('sassid/three_stages_cpu.yml', f'three_stages_{seed}', self.photographs, seed)
+        if THREE_STAGES not in self.plans:
+            self._keep_plan(THREE_STAGES, plan_training(opt, self.folder, self.minutes))
+        self._plan(THREE_STAGES).apply(opt)
+        self.evaluate(f'student of {THREE_STAGES}', seed, self._train(opt) / 'net_g_latest.pth')
 
-    def student(self, teachers: tuple[str, ...], seed: int) -> None:
-        """Train and evaluate a student of one or two teachers."""
-        files = [self.teacher(name, seed) for name in teachers]
-        recipe, roles = (
-            ('train_cpu.yml', ('teacher',)) if len(files) == 1 else ('two_teachers_cpu.yml', ('flat', 'texture'))
-        )
-        label = f'student of {" + ".join(teachers)}'
-        opt = small_training(f'distilled/{recipe}', f'student_{"_".join(teachers)}_{seed}', self.photographs, seed)
-        for role, file in zip(roles, files):
-            opt[f'network_{role}'] = read_weights(file)['network']
-            opt['path'][f'pretrain_network_{role}'] = str(file)
-        self.evaluate(label, seed, self._train(opt, label) / 'net_g_latest.pth')
+    def bnn(self, seed: int) -> Path:
+        """The BNN of all other students: trained now, or found."""
+        opt = self._options('bnn', seed, 'risk')
+        if 'bnn' not in self.plans:
+            plan = plan_training(opt, self.folder, self.minutes)
+            iters = {'bnn': int(60 * self.minutes * BNN_SHARE / plan.seconds['bnn']), 'unet': 1}
+            self._keep_plan('bnn', Plan(iters, plan.seconds, 'off', 0.0))
+        self._plan('bnn').apply(opt)
+        weights = self._train(opt) / 'net_bnn_latest.pth'
+        size = opt['network_bnn']['blind_size']
+        for label, arguments in {'as trained': {}, '3': {'blind_size': 3}, '1': {'blind_size': 1}}.items():
+            label = f'BNN, blind size {label}' + (f' ({size})' if not arguments else '')
+            self.evaluate(label, seed, weights, tile=64, overlap=32, **arguments)
+        return weights
+
+    def student(self, label: str, seed: int) -> None:
+        """Train and evaluate a student of the BNN."""
+        weights = self.bnn(seed)
+        opt = self._options(f'student_{"_".join(label.replace(",", "").split())}', seed, label)
+        opt['path']['pretrain_network_bnn'] = str(weights)
+        opt['train']['stages']['bnn']['iter'] = 0
+        if label not in self.plans:
+            plan = plan_training(opt, self.folder, self.minutes * (1 - BNN_SHARE), {'bnn': 0, 'unet': 1})
+            self._keep_plan(label, plan)
+        self._plan(label).apply(opt)
+        choice = self.folder / f'{opt["name"]}.json'
+        self.evaluate(f'student: {label}', seed, self._train(opt, choice) / 'net_g_latest.pth')
+        if label == 'risk':
+            self._evaluate_teacher(weights, BlindSizeChoice.from_dict(json.loads(choice.read_text())), seed)
 
     def evaluate(self, label: str, seed: int, weights: Path, **arguments: int) -> None:
         """Keep the mean PSNR of a network, computed once."""
-        row = self.figures.setdefault(label, {})
-        if str(seed) not in row:
-            row[str(seed)] = mean_psnr(Denoiser(weights, 'cpu', **arguments), self.photographs.pairs)
-            write_json(self.figures, self.figures_file, indent=2)
-            print(f'{label}, seed {seed}: {row[str(seed)]:.2f} dB', flush=True)
+        if str(seed) not in self.figures.get(label, {}):
+            self._keep_figure(label, seed, mean_psnr(Denoiser(weights, 'cpu', **arguments), self.photographs.pairs))
 
-    def _train(self, opt: dict[str, Any], label: str) -> Path:
+    def _evaluate_teacher(self, weights: Path, choice: BlindSizeChoice, seed: int) -> None:
+        """The weighted mean of the BNN's predictions, sizes and weights being chosen from noisy images alone."""
+        label = 'BNN, sizes weighted by risk'
+        if str(seed) in self.figures.get(label, {}) or choice.weights is None:
+            return
+        content = read_weights(weights)
+        bnn = build_network(content['network'], 'network_bnn').eval()
+        bnn.load_state_dict(content['params'])
+        to_weights = choice.weights
+
+        def predict(windows: torch.Tensor) -> torch.Tensor:
+            features = bnn.features(windows)
+            return torch.cat([bnn.predict(features, windows.shape[-2:], size) for size in choice.sizes], dim=1)
+
+        def denoise(image: np.ndarray) -> np.ndarray:
+            noisy = torch.from_numpy(image.copy()).permute(2, 0, 1).float()
+            targets = sliding_window_predict(predict, noisy, 128)[None].unflatten(1, (len(choice.sizes), -1))
+            mean = (to_weights(targets) * targets).mean(dim=1)[0]
+            return mean.permute(1, 2, 0).clamp(0, 255).round().byte().numpy()
+
+        self._keep_figure(label, seed, mean_psnr(denoise, self.photographs.pairs))
+
+    def _options(self, name: str, seed: int, label: str) -> dict[str, Any]:
+        opt = small_training('sassid/train_cpu.yml', f'{name}_{seed}', self.photographs, seed)
+        train_changes, network_changes = copy.deepcopy(STUDENTS[label])
+        trained = opt['network_bnn']['blind_size']
+        if train_changes.get('teacher_blind_sizes') == 'trained':
+            train_changes['teacher_blind_sizes'] = [trained]
+        elif train_changes.get('teacher_blind_sizes') == 'all':
+            train_changes['teacher_blind_sizes'] = [size for size in ALL_SIZES if size <= trained]
+        opt['train'].update(train_changes)
+        opt['network_g'].update(network_changes)
+        return opt
+
+    def _train(self, opt: dict[str, Any], choice: Path | None = None) -> Path:
         models = self.folder / 'experiments' / opt['name'] / 'models'
-        stages = opt['train']['stages']
-        if (models / f'net_{"g" if "unet" in stages else "bsn"}_latest.pth').exists():
+        if (models / 'net_g_latest.pth').exists():
             return models
-        self._plan(opt, label).apply(opt)
-        if 'bnn' in stages:  # its student is one of those below
-            stages['unet']['iter'] = 1
         opt['logger']['save_checkpoint_freq'] = 500
-        train(resolve_options(opt, self.folder, True, auto_resume=True), on_iteration=lambda *_: None)
+
+        def keep_choice(model: Any, _: int) -> None:
+            if choice and not choice.exists() and isinstance(model, BlindSizesModel):
+                write_json(model.choice.to_dict(), choice)
+
+        train(resolve_options(opt, self.folder, True, auto_resume=True), on_iteration=keep_choice)
         return models
 
-    def _plan(self, opt: dict[str, Any], label: str) -> Plan:
-        """Every network has the same minutes; the first stage with teachers also pays for their cache."""
-        if label not in self.plans:
-            stages = list(opt['train']['stages'])
-            plan = plan_training(opt, self.folder, self.minutes * len(stages))
-            first_with_teacher = [name for name in stages if name not in ('bnn', 'bsn')][:1]
-            iters = {
-                name: max(
-                    int((60 * self.minutes - plan.cache_seconds * (name in first_with_teacher)) / plan.seconds[name]), 1
-                )
-                for name in stages
-            }
-            self.plans[label] = Plan(iters, plan.seconds, plan.teacher_cache, plan.cache_seconds).to_dict()
-            write_json(self.plans, self.plans_file, indent=2)
+    def _plan(self, label: str) -> Plan:
         return Plan.from_dict(self.plans[label])
 
+    def _keep_plan(self, label: str, plan: Plan) -> None:
+        self.plans[label] = plan.to_dict()
+        write_json(self.plans, self.plans_file, indent=2)
 
-def check_arguments(args: argparse.Namespace, folder: Path) -> None:
-    """Exit where the folder holds a study with other arguments."""
-    given = {
-        key: None if value is None else str(value)
-        for key, value in vars(args).items()
-        if key not in ('output', 'seeds')
-    }
-    path = folder / 'arguments.json'
-    if path.exists() and json.loads(path.read_text()) != given:
-        sys.exit(f'{folder} holds a study of {path.read_text()}; choose another folder')
-    write_json(given, path)
+    def _keep_figure(self, label: str, seed: int, value: float) -> None:
+        self.figures.setdefault(label, {})[str(seed)] = value
+        write_json(self.figures, self.figures_file, indent=2)
+        print(f'{label}, seed {seed}: {value:.2f} dB', flush=True)
 
 
 def main() -> None:
@@ -127,21 +165,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('-o', '--output', required=True, help='folder; the figures are in psnr.json')
     add_photograph_arguments(parser)
-    parser.add_argument('--every', type=int, default=1, help='take the first of so many photographs')
-    parser.add_argument('--minutes', type=float, default=2, help='for each network')
+    parser.add_argument('--minutes', type=float, default=5, help='for each student, its teachers included')
     parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--students', nargs='*', choices=list(STUDENTS), default=list(STUDENTS))
     args = parser.parse_args()
     folder = Path(args.output).resolve()
-    check_arguments(args, folder)
-    photographs = read_photographs(args, folder, args.every)
+    photographs = read_photographs(args, folder)
     study = Study(folder, photographs, args.minutes)
     for seed in range(args.seeds):
-        for teachers in STUDENTS:
-            study.student(teachers, seed)
-    noisy_psnr = mean_psnr(lambda image: image, photographs.pairs)
-    print(f'\n{"noisy":24} {noisy_psnr:6.2f}\n{"":24} {"mean":>6}  a figure a seed; PSNR, dB')
+        study.three_stages(seed)
+        for label in args.students:
+            study.student(label, seed)
+    print(f'\n{"noisy":44} {mean_psnr(lambda image: image, photographs.pairs):6.2f}')
+    print(f'{"":44} {"mean":>6}  a figure a seed; PSNR, dB')
     for label, row in sorted(study.figures.items(), key=lambda item: -statistics.mean(item[1].values())):
-        print(f'{label:24} {statistics.mean(row.values()):6.2f}  ' + ' '.join(f'{value:.2f}' for value in row.values()))
+        print(f'{label:44} {statistics.mean(row.values()):6.2f}  ' + ' '.join(f'{value:.2f}' for value in row.values()))
 
 
 if __name__ == '__main__':
