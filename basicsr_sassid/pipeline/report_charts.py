@@ -127,7 +127,7 @@ def weight_bars(weights: RiskWeights, sizes: Sequence[str]) -> dict[str, Any]:
             if fraction > 0
         ],
         'edges': [
-            (f'{(number + 1) * width:.1f}', f'{edge:.1f}' if edge < 10 else f'{edge:.0f}')  # noqa: PLR2004
+            (f'{(number + 1) * width:.1f}', f'{edge:.1f}')
             for number, edge in enumerate(weights.edges.tolist())
         ],
         'legend': [

@@ -17,6 +17,8 @@ from basicsr_sassid.training.blind_sizes import BlindSizeChoice, turned
 from basicsr_sassid.training.target_weights import WINDOW
 from basicsr_sassid.utils.blind_size import BlindSize, blind_sides
 
+_LEAST_CONTRAST = 0.02  # a map of less looks constant
+
 
 def size_span(sizes: Sequence[BlindSize]) -> tuple[BlindSize, BlindSize]:
     """The smallest and the largest size, by the mean of height and width."""
@@ -36,7 +38,7 @@ def weight_map(targets: Tensor, choice: BlindSizeChoice) -> np.ndarray | None:
 
     Returns:
         (H, W) in [0, 1]: 1 where the smallest size alone has weight, 0 where the largest alone has. None where the map
-        would be constant: equal weights, sizes or bins; and where the image is too small for the weights' window.
+        would look constant: equal weights, one size, one bin; and where the image is too small for the weights' window.
     """
     if choice.weights is None or min(targets.shape[-2:]) <= WINDOW + 1:
         return None
@@ -44,7 +46,7 @@ def weight_map(targets: Tensor, choice: BlindSizeChoice) -> np.ndarray | None:
     weights = choice.weights(targets)[0, :, 0]
     mean = (weights * sides[:, None, None]).sum(dim=0) / weights.sum(dim=0)
     grey = ((sides.max() - mean) / (sides.max() - sides.min()).clamp_min(1e-6)).clip(0, 1).numpy()
-    return grey if np.ptp(grey) > 1 / 255 else None
+    return grey if np.ptp(grey) > _LEAST_CONTRAST else None
 
 
 class TeacherView:
@@ -61,7 +63,7 @@ class TeacherView:
     def __init__(self, bnn: Path, choice: BlindSizeChoice) -> None:
         denoiser = Denoiser(bnn, 'cpu')
         assert isinstance(denoiser.net, BNN)  # the run wrote the file
-        self.net, self.img_range, self.choice = denoiser.net, denoiser.img_range, choice
+        self.net, self.img_range, self.dtype, self.choice = denoiser.net, denoiser.img_range, denoiser.dtype, choice
 
     def predictions(self, noisy: np.ndarray) -> Tensor:
         """Predictions with all blind sizes, in windows of the training's size, as in a teacher cache.
@@ -74,13 +76,14 @@ class TeacherView:
         """
         sizes = self.choice.sizes
         image = torch.from_numpy(np.ascontiguousarray(noisy)).permute(2, 0, 1) * self.img_range
-        predictions = sliding_window_predict(
-            lambda x: self.net.predict_all(x, sizes),
-            image,
-            PATCH_SIZE,
-            batch_size=1,  # bounds the memory
-            net_of_turned=lambda x: self.net.predict_all(x, [turned(size) for size in sizes]),
-        )
+        with torch.autocast('cpu', self.dtype, enabled=self.dtype != torch.float32):
+            predictions = sliding_window_predict(
+                lambda x: self.net.predict_all(x, sizes),
+                image,
+                PATCH_SIZE,
+                batch_size=1,  # bounds the memory
+                net_of_turned=lambda x: self.net.predict_all(x, [turned(size) for size in sizes]),
+            )
         return predictions.unflatten(0, (len(sizes), -1))[None] * (255 / self.img_range)
 
     def weight_map(self, noisy: np.ndarray) -> np.ndarray | None:
