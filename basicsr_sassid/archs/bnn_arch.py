@@ -110,3 +110,9 @@ class BNN(nn.Module):
             F.pad(left, (columns, 0))[..., : left.shape[3]],
         )
         return float32_head(self.head, self.fuse(torch.cat(shifted, dim=1)))[..., : size[0], : size[1]]
+
+    def predict_all(self, x: Tensor, blind_sizes: Sequence[BlindSize]) -> Tensor:
+        """Predictions of an image with K blind sizes, one after another: (N, K * num_out_ch, H, W). The trunk runs
+        once."""
+        features = self.features(x)
+        return torch.cat([self.predict(features, x.shape[-2:], size) for size in blind_sizes], dim=1)

@@ -135,7 +135,7 @@ class BlindSizesModel(ThreeStageModel):
         """(N, C, H, W) in grey levels on the CPU -> (N, K, C, H, W), likewise."""
         scale = self.img_range / 255
         with self.autocast():
-            predictions = self._forward(noisy.to(self.device) * scale, sizes)
+            predictions = self.bnn.predict_all(noisy.to(self.device) * scale, sizes)
         return (predictions.float() / scale).unflatten(1, (len(sizes), -1)).cpu()
 
     @torch.no_grad()
@@ -147,18 +147,13 @@ class BlindSizesModel(ThreeStageModel):
 
     # ---- teachers ----
 
-    def _forward(self, lq: Tensor, sizes: Sequence[BlindSize]) -> Tensor:
-        """(N, C, H, W) -> (N, K * C, H, W): one pass of the trunk."""
-        features = self.bnn.features(lq)
-        return torch.cat([self.bnn.predict(features, lq.shape[-2:], size) for size in sizes], dim=1)
-
     def teacher_forward(self, name: str, lq: Tensor) -> Tensor:
         """See StagedModel: the predictions with all sizes, (N, K * C, H, W)."""
-        return self._forward(lq, self.choice.sizes)
+        return self.bnn.predict_all(lq, self.choice.sizes)
 
     def turned_teacher_forward(self, name: str, lq: Tensor) -> Tensor:
         """See StagedModel."""
-        return self._forward(lq, [turned(size) for size in self.choice.sizes])
+        return self.bnn.predict_all(lq, [turned(size) for size in self.choice.sizes])
 
     def num_targets(self, name: str) -> int:
         """See StagedModel."""

@@ -13,18 +13,17 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 
 from basicsr_sassid.inference.blend import BlendedDenoiser
-from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.io.atomic import atomic_write
 from basicsr_sassid.io.photo import read_photo
-from basicsr_sassid.losses.selective_loss import texture_map
 from basicsr_sassid.noise.model import MAX_LAG
 from basicsr_sassid.ops.arrays import detail_crop_corner
-from basicsr_sassid.pipeline.report_charts import correlation_map, loss_curves, sigma_curves
+from basicsr_sassid.pipeline.report_charts import correlation_map, loss_curves, sigma_curves, weight_bars
 from basicsr_sassid.pipeline.state import RunState
+from basicsr_sassid.pipeline.weight_map import TeacherView, size_span
+from basicsr_sassid.training.blind_sizes import BlindSizeChoice, size_text
 from basicsr_sassid.utils.sequences import evenly_spaced
 from basicsr_sassid.utils.versions import versions
 
@@ -32,11 +31,10 @@ MOST_SHOWN = 24  # photographs, evenly spaced
 CROP_WIDTH, CROP_HEIGHT = 480, 360  # pixels of a photograph that are shown
 REMOVED_GAIN = 4  # contrast of the removed part
 _CORNERS = 16  # candidate crops along the shorter side
-_LEAST_SIDE = 8  # pixels: smaller crops have no texture map
 _ORIENTATION = 274  # EXIF tag
 _STAGE_NAMES = {
-    'bnn': 'BNN, the teacher for flat areas',
-    'lan': 'LAN, the teacher for textured areas',
+    'bnn': 'BNN, the teacher',
+    'lan': 'LAN, the second teacher of earlier versions',  # in the folders of their runs
     'unet': 'U-Net, the student',
 }
 
@@ -67,8 +65,9 @@ def write_report(
     Raises:
         UserError: the report cannot be written, or a photograph cannot be read any more.
     """
-    weights = folder / 'net_bnn.pth'
-    bnn = Denoiser(weights, 'cpu', tile=64, overlap=32) if weights.exists() else None
+    weights, teacher = folder / 'net_bnn.pth', state.teacher
+    has_map = teacher is not None and teacher.weights is not None and weights.exists()
+    view = TeacherView(weights, teacher) if has_map else None
     shown = evenly_spaced(list(done.items()), MOST_SHOWN)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader('basicsr_sassid.pipeline', '.'),
@@ -77,13 +76,14 @@ def write_report(
         lstrip_blocks=True,
     )
     html = environment.get_template('report.html').render(
-        shown=[_photo_views(source, target, bnn) for source, target in shown],
+        shown=[_photo_views(source, target, view) for source, target in shown],
         count=len(done),
         state=state,
         noise=state.noise,
         correlation_map=state.noise and correlation_map(state.noise),
         sigma_curves=state.noise and sigma_curves(state.noise),
         loss_curves=loss_curves(folder / 'curve.csv'),
+        teacher=teacher and _teacher_values(teacher),
         blend=blend,
         failed=failed,
         command=command,
@@ -99,15 +99,16 @@ def write_report(
     return path
 
 
-def _photo_views(source: Path, target: Path, bnn: Denoiser | None) -> dict[str, Any]:
-    """One crop of a photograph before and after, the removed part, and the texture map, as data URLs."""
+def _photo_views(source: Path, target: Path, teacher: TeacherView | None) -> dict[str, Any]:
+    """One crop of a photograph before and after, the removed part, and the weight map, as data URLs."""
     before, after = read_photo(source), read_photo(target)
     height, width = before.pixels.shape[:2]
     crop = _detail_crop(after.pixels)
     images = {'before': before.as_rgb_float()[crop], 'after': after.as_rgb_float()[crop]}
     images['removed'] = 0.5 + REMOVED_GAIN * (images['before'] - images['after'])
-    if bnn is not None and min(images['before'].shape[:2]) > _LEAST_SIDE:
-        images['alpha'] = _texture_view(images['before'], bnn)
+    weights = teacher and teacher.weight_map(images['before'])
+    if weights is not None:
+        images['weights'] = weights[..., None].repeat(3, 2)
     upright = {name: to_upright(image, before.exif) for name, image in images.items()}
     shown_width, shown_height = upright['before'].size
     return {
@@ -128,10 +129,15 @@ def _detail_crop(pixels: np.ndarray) -> tuple[slice, slice]:
     return slice(top, top + CROP_HEIGHT), slice(left, left + CROP_WIDTH)
 
 
-def _texture_view(noisy: np.ndarray, bnn: Denoiser) -> np.ndarray:
-    """Alpha of SASSID's losses on the BNN's prediction: (H, W, 3) in [0, 1] to the same."""
-    prediction = torch.from_numpy(bnn(np.ascontiguousarray(noisy))).permute(2, 0, 1)[None] * 255
-    return texture_map(prediction)[0].permute(1, 2, 0).numpy().repeat(3, 2)
+def _teacher_values(choice: BlindSizeChoice) -> dict[str, Any]:
+    """Texts of the blind sizes, and the chart of their weights; None where there is nothing to compare."""
+    sizes = list(map(size_text, choice.sizes))
+    return {
+        'sizes': sizes,
+        'span': tuple(map(size_text, size_span(choice.sizes))),
+        'dropped': {size_text(size): f'{100 * kept:.0f} %' for size, kept in choice.dropped.items()},
+        'chart': weight_bars(choice.weights, sizes) if choice.weights and len(sizes) > 1 else None,
+    }
 
 
 def to_upright(image: np.ndarray, exif: bytes | None) -> Image.Image:

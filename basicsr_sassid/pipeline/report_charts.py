@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from basicsr_sassid.noise.model import MAX_LAG, NoiseModel
+from basicsr_sassid.training.target_weights import RiskWeights
 
-_WIDTH, _LOSS_HEIGHT, _SIGMA_HEIGHT = 300, 120, 170  # units of the view boxes
+_WIDTH, _LOSS_HEIGHT, _SIGMA_HEIGHT, _WEIGHT_HEIGHT = 300, 120, 170, 120  # units of the view boxes
+_FAINTEST = 0.15  # opacity
 
 
 def loss_curves(path: Path) -> list[dict[str, Any]]:
@@ -90,3 +93,45 @@ def sigma_curves(noise: NoiseModel) -> dict[str, Any]:
             'line': _polyline(intensity / 255 * _WIDTH, fitted, top, _SIGMA_HEIGHT),
         }
     return {'top': top, 'channels': channels}
+
+
+def weight_bars(weights: RiskWeights, sizes: Sequence[str]) -> dict[str, Any]:
+    """The weights of the blind sizes by the local standard deviation: one stacked bar a bin.
+
+    Args:
+        weights: of K sizes in B bins.
+        sizes: their K texts, from the smallest.
+
+    Returns:
+        ``width``: of a bar; ``segments``: dicts of ``x``, ``y``, ``height`` (in 300 x 120 units), ``opacity`` and
+        ``text``, the smallest size at the bottom; ``edges``: (x, grey levels as text) between the bars; ``legend``:
+        (x, opacity, size).
+    """
+    table = weights.table.double().numpy()
+    fractions = table / table.sum(axis=1, keepdims=True)
+    tops = fractions.cumsum(axis=1)
+    width = _WIDTH / len(table)
+    opacities = [f'{opacity:.2f}' for opacity in np.linspace(_FAINTEST, 1, len(sizes))]
+    return {
+        'width': f'{width:.1f}',
+        'segments': [
+            {
+                'x': f'{number * width:.1f}',
+                'y': f'{_WEIGHT_HEIGHT * (1 - tops[number, k]):.1f}',
+                'height': f'{_WEIGHT_HEIGHT * fraction:.1f}',
+                'opacity': opacities[k],
+                'text': f'blind size {sizes[k]}: {100 * fraction:.0f} %',
+            }
+            for number, row in enumerate(fractions)
+            for k, fraction in enumerate(row)
+            if fraction > 0
+        ],
+        'edges': [
+            (f'{(number + 1) * width:.1f}', f'{edge:.1f}')
+            for number, edge in enumerate(weights.edges.tolist())
+        ],
+        'legend': [
+            (f'{number * _WIDTH / len(sizes):.1f}', opacity, size)
+            for number, (opacity, size) in enumerate(zip(opacities, sizes))
+        ],
+    }

@@ -169,7 +169,7 @@ class PhotoRun:
         training = StudentTraining(self.folder, opt, plan, self.crops, noise, show)
         weights, chosen = training.run()
         self.state.blind_size, self.state.bnn_risks = chosen.blind_size, chosen.risks
-        self.state.findings = training.findings
+        self.state.teacher, self.state.findings = training.teacher, training.findings
         self.save_state()
         copy_file(self.folder / chosen.weights, self.folder / 'net_bnn.pth')
         content = read_weights(weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,6 +16,7 @@ from basicsr_sassid.io.atomic import write_json
 from basicsr_sassid.io.checkpoint import check_format
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.pipeline.diagnostics import Finding
+from basicsr_sassid.training.blind_sizes import BlindSizeChoice
 from basicsr_sassid.training.budget import Plan
 from basicsr_sassid.utils.errors import UserError
 
@@ -37,6 +39,8 @@ class RunState:
         plan: lengths of the training's stages; None without a training.
         blind_size: of the chosen BNN in pixels; None without a training.
         bnn_risks: checkpoint of the BNN -> mean squared error on the held-out noisy images, grey levels squared.
+        teacher: blind sizes and weights of the student's targets; None without a training, or where they are not
+            known (of an earlier version).
         findings: of the training and of the blend.
         timings: step -> seconds.
         student_weight: weight of the student in the blend, 0 to 1; None before the blend.
@@ -51,6 +55,7 @@ class RunState:
     plan: Plan | None = None
     blind_size: int | None = None
     bnn_risks: dict[str, float] = dataclasses.field(default_factory=dict)
+    teacher: BlindSizeChoice | None = None
     findings: list[Finding] = dataclasses.field(default_factory=list)
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     student_weight: float | None = None
@@ -65,6 +70,7 @@ class RunState:
             **content,
             'noise': self.noise and self.noise.to_dict(),
             'plan': self.plan and self.plan.to_dict(),
+            'teacher': self.teacher and self.teacher.to_dict(),
             'findings': [finding.to_dict() for finding in self.findings],
         }
 
@@ -85,13 +91,14 @@ class RunState:
         types = {name: kind for name, kind in get_type_hints(cls).items() if name in values}
         noise, plan, findings = (values.get(name) for name in ('noise', 'plan', 'findings'))
         for name, kind in types.items():
-            if name not in ('noise', 'plan', 'findings'):
+            if name not in ('noise', 'plan', 'teacher', 'findings'):
                 values[name] = TypeAdapter(kind).validate_python(values[name])
         return cls(
             **{
                 **{name: values[name] for name in types},
                 'noise': noise and NoiseModel.from_dict(noise),
                 'plan': plan and _checked(Plan.from_dict(plan)),
+                'teacher': parse_teacher(values.get('teacher')),
                 'findings': [_checked(Finding.from_dict(finding)) for finding in findings or []],
             }
         )
@@ -109,6 +116,13 @@ class RunState:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state atomically. Raises UserError if it cannot be written."""
         write_json(self.to_dict(), path)
+
+
+def parse_teacher(content: Any) -> BlindSizeChoice | None:
+    """A choice of blind sizes from the values that JSON has; None where they are something else."""
+    with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+        return BlindSizeChoice.from_dict(content)
+    return None
 
 
 def _checked(value: T) -> T:

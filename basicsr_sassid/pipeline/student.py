@@ -19,6 +19,8 @@ from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.io.atomic import write_json
 from basicsr_sassid.noise.model import LARGEST_BLIND_SIZE, NoiseModel
 from basicsr_sassid.pipeline.diagnostics import Finding, diagnose
+from basicsr_sassid.pipeline.state import parse_teacher
+from basicsr_sassid.training.blind_sizes import BlindSizeChoice
 from basicsr_sassid.training.budget import Plan
 from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import customize, resolve_options
@@ -36,6 +38,7 @@ _BLIND_STEP = 4  # pixels by which the blind size grows after a BNN that copies
 _DAMAGED = (ValueError, TypeError, KeyError, AttributeError)  # of JSON that holds something else
 _CURVE_POINTS = 100  # of a stage in curve.csv
 TEACHER = 'teacher.json'
+PATCH_SIZE = 128  # pixels, of the training
 StageProgress = Callable[[str, int], None]  # called with the stage and the iteration in it, counted from 1
 
 
@@ -51,7 +54,7 @@ def student_options(database: Path, blind_size: int, device: torch.device, seed:
     is_cuda = device.type == 'cuda'
     opt = customize(f'sassid/train_{"folder" if is_cuda else "cpu"}.yml', 'photos', database, seed)
     opt['num_gpu'] = 'auto' if is_cuda else 0
-    opt['datasets']['train']['patch_size'] = 128
+    opt['datasets']['train']['patch_size'] = PATCH_SIZE
     opt['train'].setdefault('ema_decay', 0.99)  # the best of the rules without clean images (ablations/stopping.py)
     opt['network_bnn']['blind_size'] = blind_size
     opt['logger']['print_freq'] = 10**9
@@ -128,6 +131,13 @@ class StudentTraining:
     @property
     def _findings_file(self) -> Path:
         return self.folder / 'findings.json'
+
+    @property
+    def teacher(self) -> BlindSizeChoice | None:
+        """Blind sizes and weights of the student's targets; None before its stage, or where the file is damaged."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return parse_teacher(json.loads((self.folder / TEACHER).read_bytes()))
+        return None
 
     def run(self) -> tuple[Path, ChosenBNN]:
         """Train what is left to train.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.training.target_weights import RiskWeights, TargetRisks, measure_risks
-from basicsr_sassid.utils.blind_size import BlindSize
+from basicsr_sassid.utils.blind_size import BlindSize, parse_blind_size
 
 MOST_KEPT = 0.5  # of the noise: a prediction that keeps more copies its input
 # the smallest, the middle and the largest safe size teach as well as all of them, in half the time (docs/ablations.md)
@@ -50,6 +50,23 @@ class BlindSizeChoice:
             'noise_kept': self.noise_kept,
             'weights': self.weights and self.weights.to_dict(),
         }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> BlindSizeChoice:
+        """Inverse of :meth:`to_dict`. Raises ValueError, TypeError, KeyError or AttributeError for other content."""
+        kept, weights = content['noise_kept'], content['weights']
+        choice = cls(
+            [parse_blind_size(text, 'sizes') for text in content['sizes']],
+            {parse_blind_size(text, 'dropped'): float(fraction) for text, fraction in content['dropped'].items()},
+            None if kept is None else list(map(float, kept)),
+            None if weights is None else RiskWeights.from_dict(weights),
+        )
+        count = len(choice.sizes)
+        num_kept = count if choice.noise_kept is None else len(choice.noise_kept)
+        num_weights = count if choice.weights is None else choice.weights.table.shape[1]
+        if not count or num_kept != count or num_weights != count:
+            raise ValueError(f'{count} sizes, noise kept by {num_kept}, weights of {num_weights}')
+        return choice
 
 
 def size_text(size: BlindSize) -> str:

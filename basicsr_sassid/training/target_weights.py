@@ -7,7 +7,7 @@ weights two teachers by the local standard deviation; here are its forms for any
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,17 @@ class RiskWeights:
     def to_dict(self) -> dict[str, Any]:
         """Edges and rows of the table, as values that JSON has."""
         return {'edges': self.edges.tolist(), 'table': self.table.tolist()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> RiskWeights:
+        """Inverse of :meth:`to_dict`. Raises ValueError, TypeError or KeyError for other content."""
+        edges, table = (np.asarray(content[name], np.float32) for name in ('edges', 'table'))
+        if edges.ndim != 1 or table.ndim != 2 or len(table) != len(edges) + 1:
+            raise ValueError(f'expected B - 1 edges and a table (B, K), got {edges.shape} and {table.shape}')
+        is_table = np.isfinite(table).all() and (table >= 0).all() and (table.sum(axis=1) > 0).all()
+        if not is_table or not np.isfinite(edges).all() or (np.diff(edges) < 0).any():
+            raise ValueError(f'expected ascending edges and weights >= 0, got {edges} and {table}')
+        return cls(torch.from_numpy(edges), torch.from_numpy(table))
 
 
 @dataclasses.dataclass(frozen=True)
