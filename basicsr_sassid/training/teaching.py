@@ -80,8 +80,8 @@ class TeachingModel(MultiNetworkModel):
             return self.cached_targets[name] * self.img_range
         return self.postprocess_target(name, self.teacher_forward(name, lq), lq)
 
-    def cached_teachers(self, stage: Stage, dataset: Any) -> list[str]:
-        """The teachers of a stage whose predictions are cached."""
+    def cached_teachers(self, stage: Stage, dataset: Any, quiet: bool = False) -> list[str]:
+        """The teachers of a stage whose predictions are cached; ``quiet``: see :func:`should_cache`."""
         return [
             name
             for name in stage.cached
@@ -91,6 +91,7 @@ class TeachingModel(MultiNetworkModel):
                 dataset,
                 patch_pixels(self.opt, self.stages, self.stage_iters, name),
                 self.cache_cost(name),
+                quiet,
             )
         ]
 
