@@ -24,6 +24,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from basicsr_sassid.inference.subsampled import SINGLE_PASS, InferenceConfig
 from basicsr_sassid.io.author_checkpoints import infer_network_options
 from basicsr_sassid.io.checkpoint import build_card_network, read_weights, state_dict_of
 from basicsr_sassid.io.weights_card import OWN_NETWORKS
@@ -80,7 +81,7 @@ def load(
 
     Raises:
         UserError: spandrel is not installed; the file is missing or damaged, or its network is none of the four; the
-            network is used in several passes; the range is unknown.
+            network is used in several passes or with another blind size than in training; the range is unknown.
     """
     _require_spandrel()
     from basicsr_sassid.integrations.spandrel_arch import SassidArchitecture, UnitRangeNetwork, range_problem
@@ -92,10 +93,10 @@ def load(
     if block is None or kind not in OWN_NETWORKS:
         raise UserError(f'{path}: expected a network of this package ({", ".join(OWN_NETWORKS)}), got {kind}')
     net = build_card_network(block, state, path)
-    if content.get('inference'):
+    if InferenceConfig.from_file(content.get('inference'), str(path)) != SINGLE_PASS:
         raise UserError(
-            f'{path}: this {kind} is used in several passes ({content["inference"]}), and spandrel runs '
-            'one. Use basicsr_sassid.Denoiser, or train a student from it (options/distilled).'
+            f'{path}: this {kind} is used in several passes or with another blind size ({content["inference"]}), and '
+            'spandrel runs one plain pass. Use basicsr_sassid.Denoiser, or train a student from it (options/distilled).'
         )
     stated = img_range or content.get('img_range')
     in_unit_range = UnitRangeNetwork(net, stated or 255).eval().requires_grad_(False)

@@ -8,14 +8,13 @@ papers. Licence: Apache-2.0.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from basicsr.utils import get_root_logger
-from basicsr.utils.registry import MODEL_REGISTRY
+from basicsr.utils.registry import LOSS_REGISTRY, MODEL_REGISTRY
 from torch import Tensor, nn
 
 from basicsr_sassid.archs.bnn_arch import BNN
@@ -25,16 +24,17 @@ from basicsr_sassid.models.three_stage_model import ThreeStageModel
 from basicsr_sassid.training.blind_sizes import (
     BlindSizeChoice,
     candidate_sizes,
-    choose_sizes,
-    size_text,
-    spread_sizes,
+    check_patch_size,
+    measure_choice,
     turned,
 )
+from basicsr_sassid.training.protocols import WholeImageDataset
 from basicsr_sassid.training.schema import ATBSNTrainOptions, BlindSizesTrainOptions
 from basicsr_sassid.training.stages import Stage, pretrained_content
-from basicsr_sassid.training.target_weights import measure_risks, texture_weights
+from basicsr_sassid.training.target_weights import texture_weights
 from basicsr_sassid.utils.blind_size import BlindSize
 from basicsr_sassid.utils.errors import UserError
+from basicsr_sassid.utils.option_checks import argument_names
 
 _FUSION_COST = 0.17  # of one blind size's 1x1 convolutions, as a fraction of the trunk's multiplications, at any width
 _MOST_CROPS = 16  # on which blind sizes are compared
@@ -53,13 +53,14 @@ class BlindSizesModel(ThreeStageModel):
         Stage('bnn', network='bnn', loss={'type': 'L1Loss'}),
         Stage('unet', network='g', loss={'type': 'WeightedTargetsL1Loss'}, teachers=('bnn',), cached=('bnn',)),
     )
-    train_schema = BlindSizesTrainOptions
+    train_schema: ClassVar[type[BlindSizesTrainOptions]] = BlindSizesTrainOptions
     takes_inference = True
     options: BlindSizesTrainOptions
 
     @classmethod
     def validate_options(cls, opt: dict[str, Any]) -> dict[str, Any]:
-        """See ThreeStageModel; also that ``network_bnn`` predicts with any blind size. Raises UserError."""
+        """See ThreeStageModel; also that ``network_bnn`` predicts with any blind size, that a patch is larger than what
+        the sizes hide, and that the loss takes several targets. Raises UserError."""
         InferenceConfig.parse(opt.get('inference') or {}, 'inference')
         resolved = super().validate_options(opt)
         if opt['network_bnn']['type'] != BNN.__name__:
@@ -67,6 +68,9 @@ class BlindSizesModel(ThreeStageModel):
                 f'network_bnn.type: {cls.__name__} needs a network that predicts with any blind size, {BNN.__name__}, '
                 f'got {opt["network_bnn"]["type"]}'
             )
+        train = cls.train_schema.model_validate(resolved)
+        check_patch_size(opt['datasets']['train'].get('patch_size'), train)
+        _check_loss(opt, cls.stages[-1])
         return resolved
 
     @classmethod
@@ -76,8 +80,7 @@ class BlindSizesModel(ThreeStageModel):
 
     def __init__(self, opt: dict[str, Any]) -> None:
         super().__init__(opt)
-        stored = {} if self.is_train else pretrained_content(opt, 'g').get('inference')
-        self.inference = InferenceConfig.parse(opt.get('inference') or stored or {}, 'inference')
+        self.inference = _resolve_inference(opt)
         if self.is_train:
             sizes = self.options.teacher_blind_sizes
             self.choice = BlindSizeChoice(candidate_sizes(self.bnn.blind_size) if sizes == 'auto' else list(sizes))
@@ -92,11 +95,28 @@ class BlindSizesModel(ThreeStageModel):
 
     # ---- blind sizes and weights ----
 
+    def check_dataset(self, dataset: Any) -> None:
+        """See ThreeStageModel; also for ``train.teacher_blind_sizes`` and ``train.teacher_weights``."""
+        super().check_dataset(dataset)
+        if self.options.is_measured and not isinstance(dataset, WholeImageDataset):
+            raise UserError(
+                'train.teacher_blind_sizes: auto, and teacher_weights: risk, need NoisyImageDataset, not '
+                f'{type(dataset).__name__}. List the sizes, and set teacher_weights: texture or equal.'
+            )
+        rectangle = next((size for size in self.choice.sizes if size != turned(size)), None)
+        if rectangle is not None and not self.sees_upright_images(dataset):
+            raise UserError(
+                'train.teacher_blind_sizes: expected one number for each size, since the patches are turned by 90 '
+                f'degrees, got {rectangle}. Set datasets.train.use_rot: false, or teacher_cache: lmdb.'
+            )
+
     def prepare_targets(self, stage: Stage, dataset: Any) -> None:
         """See ThreeStageModel: choose the blind sizes, and measure their weights, once the BNN is trained."""
+        if self.options.is_measured and self.stage_iters[-1]:
+            self.measure_noise(dataset)  # before the first stage, which an error here would waste
         if not stage.teachers or self.is_chosen:
             return
-        if self.options.teacher_blind_sizes == 'auto' or self.options.teacher_weights == 'risk':
+        if self.options.is_measured:
             choice = [self._measure_choice(dataset)]
             if self.opt['dist']:  # processes whose sizes differ would not share a teacher cache
                 torch.distributed.broadcast_object_list(choice)
@@ -106,29 +126,15 @@ class BlindSizesModel(ThreeStageModel):
 
     def _measure_choice(self, dataset: Any) -> BlindSizeChoice:
         noise, sizes = self.measure_noise(dataset), self.choice.sizes
-        crops = self.sample_crops(dataset, _MOST_CROPS)
-        is_auto = self.options.teacher_blind_sizes == 'auto'
-        if is_auto and self.sees_upright_images(dataset):
+        if self.options.teacher_blind_sizes == 'auto' and self.sees_upright_images(dataset):
             sizes = candidate_sizes(self.bnn.blind_size, noise.correlation_sides())
-        choice, risks = choose_sizes(self._predictions, sizes, crops, noise)
-        if is_auto:
-            choice = spread_sizes(choice)
-        else:
-            for size, kept in choice.dropped.items():
-                get_root_logger().warning(
-                    f'train.teacher_blind_sizes: with {size_text(size)} the BNN copies its input, it keeps {kept:.0%} of '
-                    'the noise'
-                )
-            choice = BlindSizeChoice(sizes, {}, risks.noise_kept.tolist())
-        if self.options.teacher_weights != 'risk':
-            return choice
-        if self.use_posterior or len(choice.sizes) < len(sizes):  # other targets than those that were measured
-            risks = measure_risks(lambda noisy: self._targets(noisy, choice.sizes), crops, noise)
-        return dataclasses.replace(choice, weights=risks.weights())
+        crops = self.sample_crops(dataset, _MOST_CROPS)
+        return measure_choice(self._predictions, self._targets, sizes, self.options, crops, noise)
 
     def sees_upright_images(self, dataset: Any) -> bool:
         """Whether the BNN predicts for images that are not turned: only then its sizes may be rectangles."""
-        return bool(self.cached_teachers(self.stages[-1], dataset)) or not self.opt['datasets']['train'].get('use_rot')
+        is_turned = self.opt['datasets']['train'].get('use_rot') is not False  # by default they are turned
+        return not is_turned or bool(self.cached_teachers(self.stages[-1], dataset, quiet=True))
 
     @torch.no_grad()
     def _predictions(self, noisy: Tensor, sizes: Sequence[BlindSize]) -> Tensor:
@@ -178,7 +184,7 @@ class BlindSizesModel(ThreeStageModel):
     def distillation_loss(self, lq: Tensor) -> Tensor:
         """See StagedModel: the mean over all sizes, or over one for each patch."""
         is_cached = 'bnn' in self.cached_targets
-        generator = torch.Generator().manual_seed(self._seed())
+        generator = torch.Generator().manual_seed(_seed(self.opt, self.current_iter))
         with self.autocast():
             if self._draws_one(is_cached):
                 drawn = torch.randint(len(self.choice.sizes), (len(lq),), generator=generator).tolist()
@@ -214,11 +220,6 @@ class BlindSizesModel(ThreeStageModel):
             return texture_weights(targets, texture.window, texture.lower, texture.upper)
         return None
 
-    def _seed(self) -> int:
-        """Of the draws of this iteration and process: a resumed run draws as the run that was not stopped."""
-        key = (self.opt['manual_seed'], self.current_iter, self.opt['rank'])
-        return int(np.random.SeedSequence(key).generate_state(1)[0])
-
     # ---- the BNN as a denoiser ----
 
     def denoise(self, net: nn.Module, lq: Tensor) -> Tensor:
@@ -226,9 +227,11 @@ class BlindSizesModel(ThreeStageModel):
         return subsampled_inference(net, lq, self.inference if isinstance(net, BNN) else SINGLE_PASS)
 
     def net_file(self, name: str) -> dict[str, Any]:
-        """See MultiNetworkModel: with ``inference`` for the BNN."""
+        """See MultiNetworkModel: with ``inference`` for the BNN, unless it is one plain pass."""
         content = super().net_file(name)
-        return {**content, 'inference': self.inference.model_dump()} if name == 'bnn' else content
+        if name != 'bnn' or self.inference == SINGLE_PASS:
+            return content
+        return {**content, 'inference': self.inference.model_dump()}
 
 
 @MODEL_REGISTRY.register()
@@ -238,3 +241,27 @@ class ATBSNModel(BlindSizesModel):
 
     stages = BlindSizesModel.stages
     train_schema = ATBSNTrainOptions
+
+
+def _resolve_inference(opt: Mapping[str, Any]) -> InferenceConfig:
+    """The options' ``inference``; what they leave open is that of the BNN's file, if there is one. Raises UserError."""
+    name = 'bnn' if opt['is_train'] else 'g'
+    stored = InferenceConfig.from_file(
+        pretrained_content(opt, name).get('inference'), f'path.pretrain_network_{name}'
+    ).model_dump()
+    return InferenceConfig.parse({**stored, **(opt.get('inference') or {})}, 'inference')
+
+
+def _seed(opt: Mapping[str, Any], iteration: int) -> int:
+    """Of the draws of an iteration and process: a resumed run draws as the run that was not stopped."""
+    return int(np.random.SeedSequence((opt['manual_seed'], iteration, opt['rank'])).generate_state(1)[0])
+
+
+def _check_loss(opt: Mapping[str, Any], stage: Stage) -> None:
+    """Raise UserError for a loss of one target: it would take several for a batch, without an error."""
+    kind = (opt['train']['stages'][stage.name].get('loss') or {}).get('type', stage.loss['type'])
+    if 'weights' not in argument_names(LOSS_REGISTRY.get(kind).forward):
+        raise UserError(
+            f'train.stages.{stage.name}.loss.type: expected a loss of several targets and their weights, such as '
+            f'{stage.loss["type"]}, got {kind}'
+        )

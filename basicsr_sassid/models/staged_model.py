@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -10,9 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from basicsr_sassid.data.teacher_cache import TeacherCache
-from basicsr_sassid.ops.sliding_window import sliding_window_predict
-from basicsr_sassid.training.base import MultiNetworkModel
 from basicsr_sassid.training.protocols import WholeImageDataset
 from basicsr_sassid.training.schema import TrainOptions
 from basicsr_sassid.training.stages import (
@@ -23,18 +19,12 @@ from basicsr_sassid.training.stages import (
     stage_at,
     validate_stages,
 )
-from basicsr_sassid.training.teachers import (
-    build_teacher_cache,
-    cache_folder,
-    patch_pixels,
-    should_cache,
-    whole_image_target,
-)
+from basicsr_sassid.training.teaching import TeachingModel
 from basicsr_sassid.utils.device import choose_dtype
 from basicsr_sassid.utils.errors import UserError
 
 
-class StagedModel(MultiNetworkModel):
+class StagedModel(TeachingModel):
     """Base of the methods that train their networks in stages. A subclass is a table of rows: :attr:`stages`.
 
     Attributes:
@@ -78,7 +68,6 @@ class StagedModel(MultiNetworkModel):
         self.stages = self.active_stages(opt) if opt['is_train'] else ()
         names = dict.fromkeys(name for stage in self.stages for name in (*stage.teachers, stage.network)) or ['g']
         super().__init__(opt, names)
-        self.caches: dict[str, TeacherCache] = {}
         self.current_iter = 0
         if self.is_train:
             self.options = self.train_schema.model_validate(opt['train'])
@@ -98,21 +87,7 @@ class StagedModel(MultiNetworkModel):
             self.finish_stage()
         names = self.cached_teachers(stage, dataset)
         if isinstance(dataset, WholeImageDataset):
-            dataset.teachers = {name: self._teacher_cache(name, dataset) for name in names}
-
-    def cached_teachers(self, stage: Stage, dataset: Any) -> list[str]:
-        """The teachers of a stage whose predictions are cached."""
-        return [
-            name
-            for name in stage.cached
-            if should_cache(
-                self.options,
-                name,
-                dataset,
-                patch_pixels(self.opt, self.stages, self.stage_iters, name),
-                self.cache_cost(name),
-            )
-        ]
+            dataset.teachers = {name: self.teacher_cache(name, dataset) for name in names}
 
     def start_stage(self, index: int) -> None:
         """Freeze what was trained; set up the network, optimiser, schedule and loss of stage ``index``."""
@@ -137,77 +112,6 @@ class StagedModel(MultiNetworkModel):
             self.running.finish()
             self.running = None
 
-    # ---- teachers ----
-
-    def teacher_forward(self, name: str, lq: Tensor) -> Tensor:
-        """Prediction of teacher ``name`` for noisy patches, both (N, C, H, W) in [0, img_range]."""
-        return self.nets[name](lq)
-
-    def turned_teacher_forward(self, name: str, lq: Tensor) -> Tensor:
-        """The same for patches whose rows are columns of the photograph: another prediction where a teacher's blind
-        neighbourhood is a rectangle."""
-        return self.teacher_forward(name, lq)
-
-    def postprocess_target(self, name: str, prediction: Tensor, lq: Tensor) -> Tensor:
-        """The target that a teacher's prediction becomes: shapes and units of :meth:`teacher_forward`."""
-        return prediction
-
-    def cache_settings(self, name: str) -> dict[str, Any]:
-        """What else a teacher's targets depend on, of JSON's types."""
-        return {}
-
-    def num_targets(self, name: str) -> int:
-        """Images in a prediction of teacher ``name``: of a BNN one for each blind size."""
-        return 1
-
-    def cache_cost(self, name: str) -> float:
-        """Cost of a cached prediction of teacher ``name``, as a multiple of an on-the-fly prediction's."""
-        return 1.0
-
-    @torch.no_grad()
-    def pseudo_target(self, name: str, lq: Tensor) -> Tensor:
-        """The target of teacher ``name`` for noisy patches, from the cache if it is there."""
-        if name in self.cached_targets:
-            return self.cached_targets[name] * self.img_range
-        return self.postprocess_target(name, self.teacher_forward(name, lq), lq)
-
-    def _teacher_cache(self, name: str, dataset: WholeImageDataset) -> TeacherCache:
-        if name in self.caches:
-            return self.caches[name]
-        settings = {
-            'network': self.opt[f'network_{name}'],
-            'window': dataset.patch_size,
-            'dtype': str(self.dtype),
-            'ensemble': self.options.teacher_ensemble,
-            'img_range': self.img_range,
-            **self.cache_settings(name),
-        }
-        folder = None
-        if self.options.teacher_cache != 'memory':
-            folder = cache_folder(self.opt['path']['experiments_root'], name, self.nets[name], dataset, settings)
-
-        def predict_windows(image: Tensor) -> Tensor:
-            with self.autocast():
-                return sliding_window_predict(
-                    functools.partial(self.teacher_forward, name),
-                    image,
-                    dataset.patch_size,
-                    self.options.teacher_ensemble,
-                    self.opt['datasets']['train']['batch_size_per_gpu'],
-                    functools.partial(self.turned_teacher_forward, name),
-                )
-
-        def predict(image: np.ndarray) -> np.ndarray:
-            postprocess = functools.partial(self.postprocess_target, name)
-            return whole_image_target(predict_windows, postprocess, image, self.img_range, self.device)
-
-        cache = TeacherCache(folder, dataset.sizes, 3 * self.num_targets(name))
-        build_teacher_cache(
-            name, predict, dataset, cache, self.opt['rank'], self.opt['world_size'], not self.opt.get('quiet')
-        )
-        self.caches[name] = cache
-        return cache
-
     # ---- one iteration ----
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
@@ -217,10 +121,6 @@ class StagedModel(MultiNetworkModel):
             self.start_stage(index)
         else:
             self.active.scheduler.step()
-
-    def autocast(self) -> torch.autocast:
-        """The precision of the forward passes in training."""
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def training_loss(self, lq: Tensor) -> Tensor:
         """Loss of a stage without teachers on noisy patches, (N, C, H, W) in [0, img_range]."""

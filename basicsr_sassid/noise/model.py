@@ -80,7 +80,8 @@ class NoiseModel:
         They differ in camera JPEGs, whose noise is correlated further along rows than along columns.
         """
         inner = self.correlation[1:-1, 1:-1]  # distances below MAX_LAG, as in correlation_length
-        rows, columns = np.abs(np.argwhere(np.abs(inner) > threshold) - (MAX_LAG - 1)).max(axis=0).tolist()
+        # without noise there is no correlation at all
+        rows, columns = np.abs(np.argwhere(np.abs(inner) > threshold) - (MAX_LAG - 1)).max(axis=0, initial=0).tolist()
         return 2 * rows + 1, 2 * columns + 1
 
     def blind_size(self, threshold: float = THRESHOLD) -> int:

@@ -7,13 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from basicsr.utils import get_root_logger
 from torch import Tensor
 
 from basicsr_sassid.noise.model import NoiseModel
-from basicsr_sassid.training.target_weights import RiskWeights, TargetRisks, measure_risks
-from basicsr_sassid.utils.blind_size import BlindSize, parse_blind_size
+from basicsr_sassid.training.schema import BlindSizesTrainOptions
+from basicsr_sassid.training.target_weights import WINDOW, RiskWeights, TargetRisks, measure_risks
+from basicsr_sassid.utils.blind_size import MAX_BLIND_SIZE, BlindSize, blind_sides, parse_blind_size
+from basicsr_sassid.utils.errors import UserError
 
 MOST_KEPT = 0.5  # of the noise: a prediction that keeps more copies its input
+# (N, C, H, W), K sizes -> (N, K, C, H, W), in grey levels
+PredictSizes = Callable[[Tensor, Sequence[BlindSize]], Tensor]
 # the smallest, the middle and the largest safe size teach as well as all of them, in half the time (docs/ablations.md)
 _MOST_SIZES = 3
 
@@ -76,7 +81,7 @@ def size_text(size: BlindSize) -> str:
 
 def turned(size: BlindSize) -> BlindSize:
     """The same neighbourhood in an image that is turned by 90 degrees."""
-    return size[::-1] if isinstance(size, tuple) else size
+    return (size[1], size[0]) if isinstance(size, tuple) else size
 
 
 def candidate_sizes(trained: int, sides: tuple[int, int] | None = None) -> list[BlindSize]:
@@ -91,24 +96,48 @@ def candidate_sizes(trained: int, sides: tuple[int, int] | None = None) -> list[
     """
     height, width = sides or (trained, trained)
     sizes: list[BlindSize] = [0]
-    for size in range(1, trained + 1, 2):
+    for size in range(1, min(trained, MAX_BLIND_SIZE) + 1, 2):
         pair = (min(size, height) if height < width else size, min(size, width) if width < height else size)
         sizes.append(size if pair[0] == pair[1] else pair)
     return sizes
 
 
-def choose_sizes(
-    predict: Callable[[Tensor, Sequence[BlindSize]], Tensor],
+def measure_choice(
+    predict: PredictSizes,
+    targets: PredictSizes,
     sizes: Sequence[BlindSize],
+    options: BlindSizesTrainOptions,
     crops: Sequence[np.ndarray],
     noise: NoiseModel,
+) -> BlindSizeChoice:
+    """The blind sizes and weights of a trained BNN, as the options state.
+
+    Args:
+        predict: noisy images to the BNN's predictions.
+        targets: noisy images to what the student is trained to match.
+        sizes: candidates, from the smallest; with listed sizes these.
+        options: ``teacher_blind_sizes`` and ``teacher_weights``.
+        crops: noisy, (H, W, 3) float32 in [0, 1].
+        noise: of the crops.
+    """
+    choice, risks = choose_sizes(predict, sizes, crops, noise)
+    is_auto = options.teacher_blind_sizes == 'auto'
+    choice = spread_sizes(choice) if is_auto else keep_sizes(choice, risks, sizes)
+    if options.teacher_weights != 'risk':
+        return choice
+    risks = measure_risks(lambda noisy: targets(noisy, choice.sizes), crops, noise)
+    return dataclasses.replace(choice, weights=risks.weights())
+
+
+def choose_sizes(
+    predict: PredictSizes, sizes: Sequence[BlindSize], crops: Sequence[np.ndarray], noise: NoiseModel
 ) -> tuple[BlindSizeChoice, TargetRisks]:
     """Drop the sizes whose prediction keeps the noise: identity mapping, detected from noisy images alone.
 
     The largest size stays: a BNN that copies its input with it has been trained with too small a blind neighbourhood.
 
     Args:
-        predict: noisy images (N, C, H, W) and K sizes -> predictions (N, K, C, H, W), in grey levels.
+        predict: noisy images to the BNN's predictions.
         sizes: candidates, from the smallest.
         crops: noisy, (H, W, 3) float32 in [0, 1].
         noise: of the crops.
@@ -135,3 +164,29 @@ def spread_sizes(choice: BlindSizeChoice) -> BlindSizeChoice:
         sizes=[choice.sizes[number] for number in kept],
         noise_kept=choice.noise_kept and [choice.noise_kept[number] for number in kept],
     )
+
+
+def keep_sizes(choice: BlindSizeChoice, risks: TargetRisks, sizes: Sequence[BlindSize]) -> BlindSizeChoice:
+    """All ``sizes`` of the options, without weights; those that :func:`choose_sizes` would drop are warned of."""
+    for size, kept in choice.dropped.items():
+        get_root_logger().warning(
+            f'train.teacher_blind_sizes: with {size_text(size)} the BNN copies its input, it keeps {kept:.0%} of the '
+            'noise. Leave it out, or set auto.'
+        )
+    return BlindSizeChoice(list(sizes), {}, risks.noise_kept.tolist())
+
+
+def check_patch_size(patch_size: int | None, options: BlindSizesTrainOptions) -> None:
+    """Raise UserError for a patch that a size hides as a whole, or that is too small for the weights."""
+    if patch_size is None:
+        return
+    for size in () if options.teacher_blind_sizes == 'auto' else options.teacher_blind_sizes:
+        if min(blind_sides(size)) >= 2 * patch_size - 1:
+            raise UserError(
+                f'train.teacher_blind_sizes: expected less than twice datasets.train.patch_size {patch_size}, got '
+                f'{size_text(size)}: the whole patch would be hidden from each of its pixels'
+            )
+    if options.teacher_weights == 'risk' and patch_size <= WINDOW // 2:
+        raise UserError(
+            f'train.teacher_weights: risk needs a datasets.train.patch_size above {WINDOW // 2}, got {patch_size}'
+        )

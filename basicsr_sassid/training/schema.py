@@ -179,6 +179,11 @@ class BlindSizesTrainOptions(ThreeStageTrainOptions):
     teacher_draw: Literal['auto', 'all', 'one'] = 'auto'
     recharge: bool = False
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether the sizes or their weights follow from the noise of the training images."""
+        return self.teacher_blind_sizes == 'auto' or self.teacher_weights == 'risk'
+
     @model_validator(mode='after')
     def _one_has_equal_weights(self) -> BlindSizesTrainOptions:
         if self.teacher_draw == 'one' and self.teacher_weights != 'equal':

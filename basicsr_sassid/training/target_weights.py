@@ -135,27 +135,35 @@ def measure_risks(predict: Predict, crops: Sequence[np.ndarray], noise: NoiseMod
         variances.append(variance[0].mean(dim=0).flatten())
     std, error = torch.cat(stds), torch.cat(errors, dim=2)
     divergence, variance = torch.cat(divergences, dim=1), torch.cat(variances)
-    count = max(min(_BINS, len(std) // _LEAST_PIXELS), 1)
-    edges = torch.from_numpy(np.quantile(std.numpy(), np.linspace(0, 1, count + 1)[1:-1]).astype(np.float32))
+    edges = _bin_edges(std)
     bins = torch.bucketize(std, edges)
     covariance, pixels = [], []
-    for number in range(count):
+    for number in range(len(edges) + 1):
         inside = bins == number
         pixels.append(inside.float().mean().item())
         of_bin, slope = error[:, :, inside].flatten(1).double(), divergence[:, inside].double().mean(dim=1)
-        product = of_bin @ of_bin.T / max(of_bin.shape[1], 1) - variance[inside].double().mean()
+        product = of_bin @ of_bin.T / of_bin.shape[1] - variance[inside].double().mean()
         covariance.append((product + slope[:, None] + slope[None]).numpy())
     kept = (divergence.double().mean(dim=1) / variance.double().mean().clamp_min(1e-6)).numpy()
     return TargetRisks(edges, np.stack(covariance), np.array(pixels), kept)
 
 
+def _bin_edges(std: Tensor) -> Tensor:
+    """Edges of bins of as many pixels each; fewer bins where many values are equal, as in saturated areas: none of them
+    is empty."""
+    count = max(min(_BINS, len(std) // _LEAST_PIXELS), 1)
+    edges = np.unique(np.quantile(std.numpy(), np.linspace(0, 1, count + 1)[1:-1], method='lower'))
+    return torch.from_numpy(edges[edges < std.max().item()].astype(np.float32))
+
+
 def _least_risk(covariance: np.ndarray) -> np.ndarray:
     """(K,): the weights w >= 0 of sum 1 with the least w' C w.
 
-    An estimated covariance may have negative eigenvalues; these are raised to a little above zero.
+    An estimated covariance may have negative risks and eigenvalues; these are raised to zero, or a little above.
     """
     count = len(covariance)
-    values, vectors = np.linalg.eigh(covariance + _RIDGE * np.trace(covariance) / count * np.eye(count))
+    ridge = _RIDGE * covariance.diagonal().clip(0).mean()
+    values, vectors = np.linalg.eigh(covariance + ridge * np.eye(count))
     root = (vectors * np.sqrt(values.clip(max(1e-3 * np.abs(values).max(), 1e-9)))).T
     # the sum of 1 as one more equation, of a weight that outweighs the others
     scale = 1e4 * np.abs(root).max()

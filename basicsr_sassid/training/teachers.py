@@ -27,7 +27,9 @@ def patch_pixels(opt: Mapping[str, Any], stages: Sequence[Stage], stage_iters: S
     return iters * block['batch_size_per_gpu'] * opt['world_size'] * (block.get('patch_size') or 0) ** 2
 
 
-def should_cache(options: TrainOptions, name: str, dataset: object, pixels: int, relative_cost: float = 1.0) -> bool:
+def should_cache(
+    options: TrainOptions, name: str, dataset: object, pixels: int, relative_cost: float = 1.0, quiet: bool = False
+) -> bool:
     """Whether the predictions of teacher ``name`` are cached.
 
     Args:
@@ -37,6 +39,7 @@ def should_cache(options: TrainOptions, name: str, dataset: object, pixels: int,
         pixels: of all patches that the teacher would predict on the fly, see :func:`patch_pixels`.
         relative_cost: of a cached prediction, which may be one of several blind sizes at once, as a multiple of an
             on-the-fly prediction's.
+        quiet: do not log why there is no cache.
 
     Raises:
         UserError: a cache is demanded, and the dataset gives no whole images.
@@ -49,7 +52,7 @@ def should_cache(options: TrainOptions, name: str, dataset: object, pixels: int,
         return mode in ('lmdb', 'memory')
     views = 8 if options.teacher_ensemble else 1
     cached = sum(sliding_window_cost(size, dataset.patch_size) for size in dataset.sizes) * views * relative_cost
-    if cached > pixels:
+    if cached > pixels and not quiet:
         get_root_logger().info(
             f'Teacher cache off: caching network_{name} needs {cached / 1e6:,.1f} Mpx of forward passes, on-the-fly '
             f'targets need {pixels / 1e6:,.1f} Mpx.'

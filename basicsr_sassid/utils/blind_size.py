@@ -69,6 +69,9 @@ def _checked_list(value: Any) -> list[BlindSize] | str:
     sizes = [_checked(size) for size in cast('list[object]', value)]
     if len(set(map(blind_sides, sizes))) < len(sizes):
         raise ValueError(f'a size is there twice in {value!r}')
+    areas = [height * width for height, width in map(blind_sides, sizes)]
+    if areas != sorted(areas):
+        raise ValueError(f'expected the sizes from the smallest to the largest, got {value!r}')
     return sizes
 
 
