@@ -1,7 +1,7 @@
 """What many blind sizes are worth: the BNN's prediction, and students of one size, of several, and of BNN and LAN.
 
     python ablations/teachers.py -o results/teachers                                # the demo's simulated noise
-    python ablations/teachers.py -o results/teachers_sidd --noisy sidd_val/noisy --reference sidd_val/clean
+    python ablations/teachers.py -o results/teachers_sidd --noisy sidd_val/noisy --reference sidd_val/clean --every 4
 
 Every student has the same minutes (--minutes), all of its teachers' training and predictions included; they are turned
 into iterations once, by the first seed, so that the seeds are equal. The students of one BNN share its training. PSNR
@@ -29,7 +29,7 @@ from basicsr_sassid.io.checkpoint import build_network, read_weights
 from basicsr_sassid.models.blind_sizes_model import BlindSizesModel
 from basicsr_sassid.ops.sliding_window import sliding_window_predict
 from basicsr_sassid.training.blind_sizes import BlindSizeChoice
-from basicsr_sassid.training.budget import Plan, plan_training
+from basicsr_sassid.training.budget import Plan, allocate_budget, measure_step_times, plan_training
 from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
 
@@ -57,21 +57,28 @@ class Study:
         self.plans = json.loads(self.plans_file.read_text()) if self.plans_file.exists() else {}
         self.figures = json.loads(self.figures_file.read_text()) if self.figures_file.exists() else {}
 
+    def make_plans(self, students: list[str]) -> None:
+        """Measure the step times of all trainings, one after the other, before the first of them."""
+        if THREE_STAGES not in self.plans:
+            opt = small_training('sassid/three_stages_cpu.yml', 'plan', self.photographs, 0)
+            plan = plan_training(opt, self.folder, self.minutes)
+            self._keep_plan(THREE_STAGES, plan)
+            iters = {'bnn': int(60 * self.minutes * BNN_SHARE / plan.seconds['bnn']), 'unet': 1}
+            self._keep_plan('bnn', Plan(iters, plan.seconds, 'off', 0.0))
+        for label in students:
+            if label not in self.plans:
+                times = measure_step_times(self._options('plan', 0, label), self.folder, ['bnn', 'unet'])
+                self._keep_plan(label, allocate_budget(times, {'unet': 1}, self.minutes * (1 - BNN_SHARE)))
+
     def three_stages(self, seed: int) -> None:
         """The paper's method: student of BNN and LAN."""
         opt = small_training('sassid/three_stages_cpu.yml', f'three_stages_{seed}', self.photographs, seed)
-        if THREE_STAGES not in self.plans:
-            self._keep_plan(THREE_STAGES, plan_training(opt, self.folder, self.minutes))
         self._plan(THREE_STAGES).apply(opt)
         self.evaluate(f'student of {THREE_STAGES}', seed, self._train(opt) / 'net_g_latest.pth')
 
     def bnn(self, seed: int) -> Path:
         """The BNN of all other students: trained now, or found."""
         opt = self._options('bnn', seed, 'risk')
-        if 'bnn' not in self.plans:
-            plan = plan_training(opt, self.folder, self.minutes)
-            iters = {'bnn': int(60 * self.minutes * BNN_SHARE / plan.seconds['bnn']), 'unet': 1}
-            self._keep_plan('bnn', Plan(iters, plan.seconds, 'off', 0.0))
         self._plan('bnn').apply(opt)
         weights = self._train(opt) / 'net_bnn_latest.pth'
         size = opt['network_bnn']['blind_size']
@@ -86,9 +93,6 @@ class Study:
         opt = self._options(f'student_{"_".join(label.replace(",", "").split())}', seed, label)
         opt['path']['pretrain_network_bnn'] = str(weights)
         opt['train']['stages']['bnn']['iter'] = 0
-        if label not in self.plans:
-            plan = plan_training(opt, self.folder, self.minutes * (1 - BNN_SHARE), {'bnn': 0, 'unet': 1})
-            self._keep_plan(label, plan)
         self._plan(label).apply(opt)
         choice = self.folder / f'{opt["name"]}.json'
         self.evaluate(f'student: {label}', seed, self._train(opt, choice) / 'net_g_latest.pth')
@@ -165,13 +169,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('-o', '--output', required=True, help='folder; the figures are in psnr.json')
     add_photograph_arguments(parser)
+    parser.add_argument('--every', type=int, default=1, help='take the first of so many photographs')
     parser.add_argument('--minutes', type=float, default=5, help='for each student, its teachers included')
+    parser.add_argument('--plan', action='store_true', help='measure the step times alone')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--students', nargs='*', choices=list(STUDENTS), default=list(STUDENTS))
     args = parser.parse_args()
     folder = Path(args.output).resolve()
-    photographs = read_photographs(args, folder)
+    photographs = read_photographs(args, folder, args.every)
     study = Study(folder, photographs, args.minutes)
+    study.make_plans(args.students)
+    if args.plan:
+        return
     for seed in range(args.seeds):
         study.three_stages(seed)
         for label in args.students:
