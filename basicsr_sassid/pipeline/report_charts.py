@@ -126,10 +126,7 @@ def weight_bars(weights: RiskWeights, sizes: Sequence[str]) -> dict[str, Any]:
             for k, fraction in enumerate(row)
             if fraction > 0
         ],
-        'edges': [
-            (f'{(number + 1) * width:.1f}', f'{edge:.1f}')
-            for number, edge in enumerate(weights.edges.tolist())
-        ],
+        'edges': [(f'{(number + 1) * width:.1f}', f'{edge:.1f}') for number, edge in enumerate(weights.edges.tolist())],
         'legend': [
             (f'{number * _WIDTH / len(sizes):.1f}', opacity, size)
             for number, (opacity, size) in enumerate(zip(opacities, sizes))
