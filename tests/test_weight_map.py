@@ -196,7 +196,13 @@ def test_report_of_equal_weights_lacks_the_text(write, text):
 
 
 @pytest.mark.parametrize(
-    'text', ['Weights of the blind sizes', 'blind size 0: 100 %', 'flat areas to the left', 'white is 0, black is 5x7.']
+    'text',
+    [
+        'Weights of the blind sizes',
+        'blind size 0: 100 %',
+        'flat areas to the left',
+        'white is blind size 0, black is 5x7.',
+    ],
 )
 def test_report_of_weights_has_the_text(write, weights, text):
     sizes = [0, 3, (5, 7)]
