@@ -165,6 +165,11 @@ def test_bnn_predict_of_features_is_forward(bnn, blind_size):
     assert first.equal(bnn(image, blind_size)) and again.equal(first)
 
 
+def test_bnn_predict_all_is_the_prediction_with_each_size(bnn):
+    image = torch.rand(2, 3, HEIGHT, WIDTH) * 255
+    assert bnn.predict_all(image, [0, (5, 3), 9]).equal(torch.cat([bnn(image, size) for size in (0, (5, 3), 9)], dim=1))
+
+
 @pytest.mark.parametrize('size', [(1, 1), (33, 40)])
 def test_bnn_blind_size_beyond_the_image_predicts_one_colour_alone(bnn, size):
     prediction = bnn(torch.rand(1, 3, *size) * 255, MAX_BLIND_SIZE)

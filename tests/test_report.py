@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import json
 import re
 import shutil
 from pathlib import Path
@@ -12,16 +13,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from basicsr_sassid import estimate_noise
 from basicsr_sassid.io.photo import Photo, write_photo
 from basicsr_sassid.pipeline.api import clean_photos
 from basicsr_sassid.pipeline.report import to_upright
-from basicsr_sassid.pipeline.report_charts import correlation_map, loss_curves, sigma_curves
+from basicsr_sassid.pipeline.report_charts import correlation_map, loss_curves, sigma_curves, weight_bars
+from basicsr_sassid.pipeline.student import TEACHER
+from basicsr_sassid.training.target_weights import RiskWeights
 from basicsr_sassid.utils.versions import versions
 
-from clean_runs import noisy_cat, scenes, shrink_training, write_scenes
+from clean_runs import noisy_cat, run_folder, scenes, shrink_training, state_of, write_scenes
 
 
 @pytest.fixture(scope='module')
@@ -33,13 +37,13 @@ def instant(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory) -> str:
-    """The HTML of a run with a worthless student."""
+def trained(tmp_path_factory) -> Path:
+    """The output of a run with a worthless student."""
     root = tmp_path_factory.mktemp('trained')
     with pytest.MonkeyPatch.context() as patch:
         shrink_training(patch)
         clean_photos([write_scenes(root / 'photos')], root / 'out', minutes=1)
-    return (root / 'out' / 'report.html').read_text()
+    return root / 'out'
 
 
 def test_report_shows_every_photograph(instant):
@@ -58,17 +62,24 @@ def test_report_is_self_contained(instant):
     assert 'http' not in instant.read_text().replace('http://www.w3.org', '')
 
 
-@pytest.mark.parametrize('text', ['Texture map', 'U-Net, the student', 'Loss of stage'])
+@pytest.mark.parametrize(
+    'text', ['Weight map', 'U-Net, the student', 'Loss of stage', 'of the BNN with', '>None', ' None']
+)
 def test_report_without_training_lacks_the_text(instant, text):
     assert text not in instant.read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    'text', ['Texture map', 'U-Net, the student', 'Loss of stage', 'so it was left out', 'estimated error']
+    'text', ['BNN with blind size', 'U-Net, the student', 'Loss of stage', 'so it was left out', 'estimated error']
 )
 def test_report_of_a_training_has_the_text(trained, text):
-    assert text in trained
+    assert text in (trained / 'report.html').read_text()
+
+
+@pytest.mark.slow
+def test_clean_photos_state_has_the_teacher_of_the_training(trained):
+    assert state_of(trained).teacher.to_dict() == json.loads((run_folder(trained) / TEACHER).read_text())
 
 
 def test_report_photograph_with_exif_orientation_is_upright(tmp_path):
@@ -124,6 +135,49 @@ def test_sigma_curves_single_intensity_has_no_line(noise):
     one = {name: points[:1] for name, points in noise.sigma_curve.items()}
     channels = sigma_curves(dataclasses.replace(noise, sigma_curve=one))['channels']
     assert [channel['line'] for channel in channels.values()] == ['', '', '']
+
+
+@pytest.fixture(params=[(1, 2), (1, 7), (8, 1), (8, 3), (8, 7)], ids=lambda counts: '{} bins, {} sizes'.format(*counts))
+def weights_and_bars(request) -> tuple[RiskWeights, dict]:
+    bins, sizes = request.param
+    table = torch.rand(bins, sizes, generator=torch.Generator().manual_seed(0)) + 0.1
+    weights = RiskWeights(torch.linspace(2, 120, bins - 1), table * sizes / table.sum(1, keepdim=True))
+    return weights, weight_bars(weights, [str(2 * number + 1) for number in range(sizes)])
+
+
+def test_weight_bars_heights_are_the_weights(weights_and_bars):
+    weights, bars = weights_and_bars
+    heights = np.array([float(segment['height']) for segment in bars['segments']]).reshape(weights.table.shape)
+    assert heights == pytest.approx(120 * weights.table.numpy() / weights.table.shape[1], abs=0.06)
+
+
+def test_weight_bars_segments_lie_on_one_another_from_the_bottom(weights_and_bars):
+    weights, bars = weights_and_bars
+    bottoms = np.array([float(part['y']) + float(part['height']) for part in bars['segments']])
+    tops = np.array([float(part['y']) for part in bars['segments']]).reshape(weights.table.shape)
+    below = np.hstack([np.full((len(tops), 1), 120), tops[:, :-1]])
+    assert bottoms.reshape(tops.shape) == pytest.approx(below, abs=0.11) and tops[:, -1] == pytest.approx(0)
+
+
+def test_weight_bars_edges_are_between_the_bars(weights_and_bars):
+    weights, bars = weights_and_bars
+    count = len(weights.table)
+    assert [float(x) for x, _ in bars['edges']] == [300 / count * number for number in range(1, count)]
+    assert [float(edge) for _, edge in bars['edges']] == pytest.approx(weights.edges.tolist(), abs=0.06)
+
+
+def test_weight_bars_shades_of_the_sizes_differ(weights_and_bars):
+    weights, bars = weights_and_bars
+    assert len({opacity for _, opacity, _ in bars['legend']}) == weights.table.shape[1]
+
+
+def test_weight_bars_weight_of_zero_has_no_segment():
+    bars = weight_bars(RiskWeights(torch.tensor([3.0]), torch.tensor([[0.0, 2.0], [1.0, 1.0]])), ['0', '3x5'])
+    assert [part['text'] for part in bars['segments']] == [
+        'blind size 3x5: 100 %',
+        'blind size 0: 50 %',
+        'blind size 3x5: 50 %',
+    ]
 
 
 # ---- in a browser ----

@@ -66,8 +66,7 @@ def write_report(
         UserError: the report cannot be written, or a photograph cannot be read any more.
     """
     weights, teacher = folder / 'net_bnn.pth', state.teacher
-    has_map = teacher is not None and teacher.weights is not None and weights.exists()
-    view = TeacherView(weights, teacher) if has_map else None
+    view = TeacherView(weights, teacher) if teacher and teacher.weights and weights.exists() else None
     shown = evenly_spaced(list(done.items()), MOST_SHOWN)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader('basicsr_sassid.pipeline', '.'),
