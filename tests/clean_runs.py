@@ -16,7 +16,7 @@ from basicsr_sassid.pipeline import run, student
 from basicsr_sassid.pipeline.state import RunState
 from basicsr_sassid.training.budget import Plan
 
-PLAN = Plan({'bnn': 12, 'lan': 8, 'unet': 10}, dict.fromkeys(('bnn', 'lan', 'unet'), 0.1), 'off', 0.0)
+PLAN = Plan({'bnn': 12, 'unet': 10}, dict.fromkeys(('bnn', 'unet'), 0.1), 'off', 0.0)
 
 
 @functools.cache
@@ -60,7 +60,6 @@ def shrink_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     def small(*arguments):
         opt = customize(*arguments)
         opt['network_bnn']['dim'], opt['network_g']['dim'] = 4, 4
-        opt['network_lan'].update(dim=8, num_block=1)
         opt['datasets']['train'].update(batch_size_per_gpu=1, num_worker_per_gpu=0)
         return opt
 
