@@ -1,4 +1,4 @@
-"""`sassid demo`: what is not a demo's is never touched."""
+"""`sassid demo`: its training and its table; what is not a demo's is never touched."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from basicsr_sassid import demo
+from basicsr_sassid import Denoiser, demo
+from basicsr_sassid.io.checkpoint import build_network
 from basicsr_sassid.io.demo_files import DemoFiles
 from basicsr_sassid.utils.errors import UserError
 
@@ -106,3 +108,44 @@ def test_demo_references_that_do_not_fit_are_found_before_the_training(photos, s
 def test_demo_references_without_noisy_photographs_are_refused(tmp_path):
     with pytest.raises(UserError, match='^--reference: give the noisy photographs too'):
         demo.run_demo(tmp_path / 'out', reference=tmp_path)
+
+
+# ---- training and table ----
+
+
+def test_demo_trains_the_bnn_of_the_recipe_with_the_blind_size_of_the_simulated_noise(photos, monkeypatch):
+    given = []
+    monkeypatch.setattr(demo, 'train', lambda opt, _: given.append(opt))
+    demo._train(photos / 'noisy', photos / 'out', 0.25, demo.SIMULATED_NETWORKS)
+    (opt,) = given
+    assert opt['network_bnn']['blind_size'] == 5
+    assert {name: block['iter'] for name, block in opt['train']['stages'].items()} == {'bnn': 1200, 'unet': 1800}
+
+
+@pytest.fixture(scope='module')
+def methods(tmp_path_factory) -> tuple[dict[str, demo.Denoise], Path, np.ndarray]:
+    """The table's methods of a BNN of blind size 7 and a student, their folder, and a noisy image."""
+    models = tmp_path_factory.mktemp('models')
+    torch.manual_seed(0)
+    for name, block in (('bnn', {'type': 'BNN', 'dim': 4, 'blind_size': 7}), ('g', {'type': 'DenoisingUNet', 'dim': 4})):
+        content = {'params': build_network(block, 'x').state_dict(), 'network': block, 'img_range': 255}
+        torch.save(content, models / f'net_{name}_latest.pth')
+    noisy, clean = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    return demo._methods([(noisy, clean)], models), models, noisy
+
+
+def test_demo_table_has_the_bnn_as_trained_and_below_it_with_a_smaller_blind_size(methods):
+    names = list(methods[0])
+    assert names[3:6] == ['BNN, blind size 7', 'BNN, blind size 1', 'U-Net (the student)']
+
+
+@pytest.mark.parametrize('blind_size', [7, 1])
+def test_demo_row_of_the_bnn_predicts_with_the_blind_size_that_it_names(methods, blind_size):
+    table, models, noisy = methods
+    expected = Denoiser(models / 'net_bnn_latest.pth', 'cpu', tile=64, overlap=32, blind_size=blind_size)(noisy)
+    assert (table[f'BNN, blind size {blind_size}'](noisy) == expected).all()
+
+
+def test_demo_rows_of_the_bnn_differ(methods):
+    table, _, noisy = methods
+    assert (table['BNN, blind size 7'](noisy) != table['BNN, blind size 1'](noisy)).any()

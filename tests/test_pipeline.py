@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -12,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from basicsr_sassid.io.photo import read_photo
 from basicsr_sassid.pipeline.api import CleanOptions, clean_photos
+from basicsr_sassid.pipeline.state import RunState
 from basicsr_sassid.utils.errors import UserError
 from sassid import main as cli
 
-from clean_runs import forbid_training, mean_gain, noisy_cat, run_folder, shrink_training, state_of, write_scenes
+from clean_runs import PLAN, forbid_training, mean_gain, noisy_cat, run_folder, shrink_training, state_of, write_scenes
 from helpers import ROOT
 
 FORMAT_1 = Path(__file__).parent / 'fixtures' / 'format1' / 'state.json'
@@ -151,6 +154,23 @@ def test_clean_photos_mistake_loses_no_training(again, tmp_path, mistake):
     with pytest.raises(UserError):
         again(**mistake)
     assert (run_folder(tmp_path / 'out') / 'student.safetensors').exists()
+
+
+def test_clean_photos_plan_of_other_stages_is_made_anew(trained, tmp_path, monkeypatch):
+    output = tmp_path / 'out'
+    shutil.copytree(trained / 'out', output)
+    folder = run_folder(output)
+    (folder / 'student.safetensors').unlink()
+    dataclasses.replace(state_of(output), plan=RunState.load(FORMAT_1).plan).save(folder / 'state.json')
+    (folder / 'curve.csv').write_text('lan,31,5.5\n')
+    for name in ('bnn_3', 'student'):  # as stopped in a stage that there is no more
+        states = folder / 'experiments' / name / 'training_states'
+        states.mkdir(parents=True)
+        torch.save({'stage': 'lan', 'iter': 31}, states / '31.state')
+    shrink_training(monkeypatch)
+    clean_photos([trained / 'photos'], output, minutes=1)
+    assert state_of(output).plan == PLAN
+    assert 'lan' not in (folder / 'curve.csv').read_text()
 
 
 @pytest.mark.slow

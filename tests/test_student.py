@@ -17,7 +17,7 @@ from basicsr_sassid.io.photo import read_photo
 from basicsr_sassid.pipeline import run, student
 from basicsr_sassid.pipeline.api import clean_photos
 from basicsr_sassid.pipeline.diagnostics import diagnose
-from basicsr_sassid.pipeline.student import RATIO, StudentTraining, seconds_done, student_options
+from basicsr_sassid.pipeline.student import RATIO, STAGES, StudentTraining, seconds_done, student_options
 from basicsr_sassid.training import budget
 from basicsr_sassid.training.budget import Plan, plan_training
 from basicsr_sassid.utils.errors import UserError
@@ -40,10 +40,16 @@ def small_training(monkeypatch):
 # ---- options and plan ----
 
 
-@pytest.mark.parametrize(('blind_size', 'receptive_size'), [(3, 3), (7, 7), (9, 7)])
-def test_student_options_receptive_size_is_at_most_the_blind_size(tmp_path, blind_size, receptive_size):
-    opt = student_options(tmp_path, blind_size, CPU, 0)
-    assert (opt['network_bnn']['blind_size'], opt['network_lan']['receptive_size']) == (blind_size, receptive_size)
+@pytest.mark.parametrize('blind_size', [3, 15])
+def test_student_options_bnn_has_the_blind_size(tmp_path, blind_size):
+    assert student_options(tmp_path, blind_size, CPU, 0)['network_bnn']['blind_size'] == blind_size
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+def test_student_options_stages_have_the_ratio(tmp_path, device):
+    stages = student_options(tmp_path, 9, torch.device(device), 0)['train']['stages']
+    assert tuple(stages) == STAGES
+    assert len({block['iter'] / RATIO[name] for name, block in stages.items()}) == 1
 
 
 @pytest.mark.parametrize(('device', 'dim'), [('cpu', 16), ('cuda', 48)])
@@ -52,10 +58,10 @@ def test_student_options_device_chooses_the_recipe(tmp_path, device, dim):
 
 
 @pytest.mark.parametrize(
-    ('stage', 'iteration', 'seconds'), [('bnn', 6, 3), ('lan', 0, 15), ('lan', 4, 19), ('unet', 2, 29)]
+    ('stage', 'iteration', 'seconds'), [('bnn', 6, 3), ('unet', 0, 15), ('unet', 2, 21), ('unet', 4, 27)]
 )
 def test_seconds_done_counts_the_cache_after_the_first_stage(stage, iteration, seconds):
-    plan = Plan({'bnn': 10, 'lan': 8, 'unet': 4}, {'bnn': 0.5, 'lan': 1.0, 'unet': 3.0}, 'lmdb', 10.0)
+    plan = Plan({'bnn': 10, 'unet': 4}, {'bnn': 0.5, 'unet': 3.0}, 'lmdb', 10.0)
     assert seconds_done(plan, stage, iteration) == seconds
 
 
@@ -68,7 +74,7 @@ def measured_plan(request, folder, tmp_path, monkeypatch):
     teacher_seconds, cache = request.param
     shrink_networks(monkeypatch)
     prepare_folder([folder], tmp_path / 'noisy.lmdb', quiet=True)
-    seconds = iter([0.02, 0.01, 0.015, teacher_seconds])  # bnn, lan, unet
+    seconds = iter([0.02, 0.015, teacher_seconds])  # bnn, unet
 
     def median_seconds(step):
         step()  # it can be taken
@@ -93,7 +99,7 @@ def test_plan_training_cache_seconds_are_one_prediction_a_window(measured_plan):
 def test_plan_training_without_cache_steps_include_the_teacher(measured_plan):
     plan, teacher_seconds, cache = measured_plan
     extra = teacher_seconds if cache == 'off' else 0
-    assert plan.seconds == {'bnn': 0.02, 'lan': 0.01 + extra, 'unet': 0.015 + extra}
+    assert plan.seconds == {'bnn': 0.02, 'unet': 0.015 + extra}
 
 
 def test_plan_training_takes_the_minutes_to_within_a_step_of_each_stage(measured_plan):
@@ -103,7 +109,7 @@ def test_plan_training_takes_the_minutes_to_within_a_step_of_each_stage(measured
 
 def test_plan_training_iterations_have_the_ratio(measured_plan):
     iters = measured_plan[0].iters
-    assert iters['bnn'] == iters['lan'] == pytest.approx(iters['unet'] * 3 / 4, abs=1)
+    assert iters['bnn'] == pytest.approx(iters['unet'] * 2 / 3, abs=1)
 
 
 # ---- the choice of the BNN ----
@@ -116,7 +122,8 @@ def retrained(tmp_path_factory) -> tuple[list[int], Path]:
     blind_sizes = []
 
     def copying(stage, denoise, crops, noise):
-        blind_sizes.append(denoise.net.blind_size)
+        assert denoise.net.blind_size == denoise.inference.blind_size
+        blind_sizes.append(denoise.inference.blind_size)
         return diagnose(stage, (lambda crop: crop) if blind_sizes[-1] == 1 else denoise, crops, noise)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -32,7 +32,9 @@ from basicsr_sassid.pipeline.outputs import WORK_FOLDER, OutputRecord
 from basicsr_sassid.pipeline.report import write_report
 from basicsr_sassid.pipeline.state import RunState
 from basicsr_sassid.pipeline.student import (
+    CURVE,
     RATIO,
+    STAGES,
     StudentTraining,
     model_card,
     seconds_done,
@@ -146,6 +148,10 @@ class PhotoRun:
             return Denoiser(self.folder / STUDENT, self.options.device)
 
     def _train_student(self, noise: NoiseModel) -> None:
+        if self.state.plan is not None and self.state.plan.iters.keys() != set(STAGES):  # of an earlier version
+            self.remove_intermediates()  # the checkpoints of its stages
+            (self.folder / CURVE).unlink(missing_ok=True)
+            self.state.plan = None
         database = prepare_training_set(self.photos, self.folder, self.progress)
         blind_size = self.options.blind_size
         if isinstance(blind_size, str):  # auto

@@ -37,7 +37,7 @@ _SECONDS_AT_RISK = 60  # most seconds of training that a kill can lose
 _BLIND_STEP = 4  # pixels by which the blind size grows after a BNN that copies
 _DAMAGED = (ValueError, TypeError, KeyError, AttributeError)  # of JSON that holds something else
 _CURVE_POINTS = 100  # of a stage in curve.csv
-TEACHER = 'teacher.json'
+CURVE, TEACHER = 'curve.csv', 'teacher.json'
 PATCH_SIZE = 128  # pixels, of the training
 StageProgress = Callable[[str, int], None]  # called with the stage and the iteration in it, counted from 1
 
@@ -62,7 +62,7 @@ def student_options(database: Path, blind_size: int, device: torch.device, seed:
 
 
 def seconds_done(plan: Plan, stage: str, iteration: int) -> float:
-    """Planned seconds up to an iteration of a stage. The teacher cache is built after the first stage."""
+    """Planned seconds up to an iteration of a stage. The teacher cache is built before the student's stage."""
     done = {**plan.iters, **dict.fromkeys(STAGES[STAGES.index(stage) :], 0), stage: iteration}
     cache_seconds = plan.cache_seconds if stage != STAGES[0] else 0.0
     return sum(done[name] * plan.seconds[name] for name in STAGES) + cache_seconds
@@ -84,7 +84,7 @@ def selection_seconds(plan: Plan, opt: Mapping[str, Any], num_crops: int) -> flo
 
 @dataclasses.dataclass(frozen=True)
 class ChosenBNN:
-    """The checkpoint of the BNN that is the teacher of the other stages, saved as bnn.json.
+    """The checkpoint of the BNN that is the student's teacher, saved as bnn.json.
 
     Attributes:
         weights: file, relative to the run's folder.
@@ -216,7 +216,14 @@ class StudentTraining:
         return risks
 
     def _denoiser(self, weights: Path) -> Denoiser:
-        return Denoiser(weights, 'cpu' if self.opt['num_gpu'] == 0 else 'auto', tile=64, overlap=32)
+        # with a smaller blind size the prediction would contain the noise that it is compared with
+        return Denoiser(
+            weights,
+            'cpu' if self.opt['num_gpu'] == 0 else 'auto',
+            tile=64,
+            overlap=32,
+            blind_size=self.opt['network_bnn']['blind_size'],
+        )
 
     def _train(self, name: str, lengths: Mapping[str, int], path: dict[str, str], hold_out: int = 0) -> None:
         """Train the stages that have a length above 0; the run of the BNN ends after its stage."""
@@ -246,7 +253,7 @@ class StudentTraining:
         return max(min(by_time, lengths[first] // _CHECKPOINTS), 1)
 
     def _append_to_curve(self, stage: str, current_iter: int, loss: float) -> None:
-        with contextlib.suppress(OSError), open(self.folder / 'curve.csv', 'a') as file:
+        with contextlib.suppress(OSError), open(self.folder / CURVE, 'a') as file:
             file.write(f'{stage},{current_iter},{loss:.5g}\n')
 
     def _remove_states(self, name: str, keep: int = 0) -> None:
@@ -276,7 +283,8 @@ def model_card(
         'library': 'basicsr_sassid',
         'network': content['network'],
         'img_range': content['img_range'],
-        'method': 'SASSID (Li et al., CVPR 2023), trained on noisy photographs alone',
+        'method': 'U-Net that a BNN with several blind sizes teaches, after SASSID (Li et al., CVPR 2023) and AT-BSN '
+        '(Chen et al., CVPR 2024); trained on noisy photographs alone',
         'trained_on': dict(photographs),
         'iterations': plan.iters,
         'blind_size': blind_size,
