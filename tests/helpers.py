@@ -166,3 +166,11 @@ def write_weights(path: Path, state: dict[str, Tensor], **card) -> Path:
     else:
         torch.save({'params': state, **card}, path)
     return path
+
+
+def blind_sizes_options(photographs: Path, model: str = 'BlindSizesModel', **train) -> dict:
+    """A training of a BNN that teaches with several blind sizes, in milliseconds an iteration."""
+    opt = tiny_options(photographs, **train)
+    opt['model_type'] = model
+    del opt['network_lan'], opt['train']['stages']['lan']
+    return opt

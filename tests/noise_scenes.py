@@ -9,6 +9,7 @@ import numpy as np
 import skimage.data
 
 from basicsr_sassid import NoiseModel, estimate_noise
+from basicsr_sassid.noise.model import MAX_LAG
 from basicsr_sassid.noise.synthetic import simulate_camera
 
 Pair = tuple[np.ndarray, np.ndarray]  # noisy, clean: (H, W, 3) uint8
@@ -67,3 +68,11 @@ def dark_photograph_with_detail(seed: int = 0) -> Pair:
     scene[:80, :80] = 90 + 40 * np.sin(np.arange(80) / 3)[:, None]
     noisy = (scene + rng.normal(0, 12, scene.shape)).round().clip(0, 255)
     return noisy.astype(np.uint8), scene.round().astype(np.uint8)
+
+
+def white_noise(sigma: float) -> NoiseModel:
+    """The exact model of white noise, in grey levels."""
+    correlation = np.zeros((2 * MAX_LAG + 1,) * 2)
+    correlation[MAX_LAG, MAX_LAG] = 1
+    cross = np.eye(3)[:, :, None, None] * correlation
+    return NoiseModel(np.full(3, sigma), correlation, cross, {name: np.empty((0, 2)) for name in 'RGB'}, {}, 100)

@@ -121,7 +121,7 @@ def measure_risks(predict: Predict, crops: Sequence[np.ndarray], noise: NoiseMod
         noise: of the crops.
         seed: of the draws of noise.
     """
-    stds, errors, divergences, variances = [], [], [], []
+    stds, errors, divergences, variances, powers = [], [], [], [], []
     for number, crop in enumerate(crops):
         probe = draw_probe(crop, noise, (seed, number))
         noisy, direction, variance = (
@@ -133,6 +133,7 @@ def measure_risks(predict: Predict, crops: Sequence[np.ndarray], noise: NoiseMod
         errors.append((targets - noisy[:, None])[0].flatten(2))
         divergences.append((direction[:, None] * (moved - targets) / PROBE_STEP)[0].mean(dim=1).flatten(1))
         variances.append(variance[0].mean(dim=0).flatten())
+        powers.append(direction.square().mean(dim=(0, 1)).flatten())
     std, error = torch.cat(stds), torch.cat(errors, dim=2)
     divergence, variance = torch.cat(divergences, dim=1), torch.cat(variances)
     edges = _bin_edges(std)
@@ -144,7 +145,8 @@ def measure_risks(predict: Predict, crops: Sequence[np.ndarray], noise: NoiseMod
         of_bin, slope = error[:, :, inside].flatten(1).double(), divergence[:, inside].double().mean(dim=1)
         product = of_bin @ of_bin.T / of_bin.shape[1] - variance[inside].double().mean()
         covariance.append((product + slope[:, None] + slope[None]).numpy())
-    kept = (divergence.double().mean(dim=1) / variance.double().mean().clamp_min(1e-6)).numpy()
+    # of the draws, whose variance differs from the model's where the measured correlation is that of no noise
+    kept = (divergence.double().mean(dim=1) / torch.cat(powers).double().mean().clamp_min(1e-6)).numpy()
     return TargetRisks(edges, np.stack(covariance), np.array(pixels), kept)
 
 
