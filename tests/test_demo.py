@@ -127,7 +127,10 @@ def methods(tmp_path_factory) -> tuple[dict[str, demo.Denoise], Path, np.ndarray
     """The table's methods of a BNN of blind size 7 and a student, their folder, and a noisy image."""
     models = tmp_path_factory.mktemp('models')
     torch.manual_seed(0)
-    for name, block in (('bnn', {'type': 'BNN', 'dim': 4, 'blind_size': 7}), ('g', {'type': 'DenoisingUNet', 'dim': 4})):
+    for name, block in (
+        ('bnn', {'type': 'BNN', 'dim': 4, 'blind_size': 7}),
+        ('g', {'type': 'DenoisingUNet', 'dim': 4}),
+    ):
         content = {'params': build_network(block, 'x').state_dict(), 'network': block, 'img_range': 255}
         torch.save(content, models / f'net_{name}_latest.pth')
     noisy, clean = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
