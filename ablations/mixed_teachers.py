@@ -1,7 +1,7 @@
 """Which teachers make the best student: SASSID's two, one of another method, or any two mixed.
 
-    python ablations/mixed_teachers.py -o results/teachers                          # the demo's simulated noise
-    python ablations/mixed_teachers.py -o results/teachers_sidd --noisy sidd_val/noisy --reference sidd_val/clean --every 4
+    python ablations/mixed_teachers.py -o results/mixed                             # the demo's simulated noise
+    python ablations/mixed_teachers.py -o results/mixed_sidd --noisy sidd_val/noisy --reference sidd_val/clean --every 4
 
 Each network trains for the same minutes (--minutes, turned into iterations once, by the first seed, so that the seeds
 are equal): the BNN, the LAN, SDAP and AMSNet, then a U-Net student of each pair of teachers below, or of one alone, on

@@ -18,7 +18,7 @@ from basicsr_sassid.inference.blend import BlendedDenoiser
 from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.inference.spectral import SpectralDenoiser
 from basicsr_sassid.io.atomic import copy_file, json_digest, make_folder, remove_partial_files
-from basicsr_sassid.io.checkpoint import read_weights, save_weights, state_dict_of, write_safetensors
+from basicsr_sassid.io.checkpoint import read_weights, save_weights
 from basicsr_sassid.io.photo import Photo, check_writable, read_photo, write_photo
 from basicsr_sassid.noise.estimate import PATCH
 from basicsr_sassid.noise.model import NoiseModel
@@ -27,6 +27,7 @@ from basicsr_sassid.ops.arrays import centre_crop
 from basicsr_sassid.pipeline.blending import CROP, blend_crops, fit_blend
 from basicsr_sassid.pipeline.console import ProgressBar, print_short_training, print_survey
 from basicsr_sassid.pipeline.diagnostics import advice
+from basicsr_sassid.pipeline.model_card import write_student
 from basicsr_sassid.pipeline.options import CleanOptions
 from basicsr_sassid.pipeline.outputs import WORK_FOLDER, OutputRecord
 from basicsr_sassid.pipeline.report import write_report
@@ -36,7 +37,6 @@ from basicsr_sassid.pipeline.student import (
     RATIO,
     STAGES,
     StudentTraining,
-    model_card,
     seconds_done,
     selection_seconds,
     student_options,
@@ -156,7 +156,7 @@ class PhotoRun:
         blind_size = self.options.blind_size
         if isinstance(blind_size, str):  # auto
             blind_size = max(noise.blind_size(), _LEAST_BLIND_SIZE)
-        opt = student_options(database, blind_size, self.device, self.options.seed)
+        opt = student_options(database, blind_size, self.device, self.options.seed, noise)
         if self.state.plan is None:
             self.progress.step('measuring', total=1)
             minutes, started = self.options.training_minutes, time.time()
@@ -178,15 +178,7 @@ class PhotoRun:
         self.state.teacher, self.state.findings = training.teacher, training.findings
         self.save_state()
         copy_file(self.folder / chosen.weights, self.folder / 'net_bnn.pth')
-        content = read_weights(weights)
-        card = model_card(
-            content,
-            plan,
-            chosen.blind_size,
-            noise,
-            {'photographs': self.state.photos, 'megapixels': round(self.state.megapixels, 2)},
-        )
-        write_safetensors(state_dict_of(content, weights), card, self.folder / STUDENT)
+        write_student(weights, self.state, self.folder / STUDENT)
 
     # ---- blend, write, report ----
 

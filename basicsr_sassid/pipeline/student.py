@@ -25,7 +25,6 @@ from basicsr_sassid.training.budget import Plan
 from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import customize, resolve_options
 from basicsr_sassid.utils.sequences import evenly_spaced
-from basicsr_sassid.utils.versions import versions
 
 STAGES = ('bnn', 'unet')
 RATIO = {'bnn': 2, 'unet': 3}  # of the stages' iterations, as in train_cpu.yml
@@ -36,13 +35,18 @@ _CANDIDATES = 4  # checkpoints of the BNN that are compared, the last one among 
 _SECONDS_AT_RISK = 60  # most seconds of training that a kill can lose
 _BLIND_STEP = 4  # pixels by which the blind size grows after a BNN that copies
 _DAMAGED = (ValueError, TypeError, KeyError, AttributeError)  # of JSON that holds something else
+# grey levels: above it a student with a residual connection is better (SIDD, sigma 20: +0.25 dB), below it one without
+# (PolyU, sigma 3: +0.25 dB; docs/ablations.md). Between the two nothing was measured
+_STRONG_NOISE = 6.0
 _CURVE_POINTS = 100  # of a stage in curve.csv
 CURVE, TEACHER = 'curve.csv', 'teacher.json'
 PATCH_SIZE = 128  # pixels, of the training
 StageProgress = Callable[[str, int], None]  # called with the stage and the iteration in it, counted from 1
 
 
-def student_options(database: Path, blind_size: int, device: torch.device, seed: int) -> dict[str, Any]:
+def student_options(
+    database: Path, blind_size: int, device: torch.device, seed: int, noise: NoiseModel
+) -> dict[str, Any]:
     """Options of the training: train_cpu.yml or train_folder.yml adapted to the noise; a plan gives the lengths.
 
     Args:
@@ -50,6 +54,7 @@ def student_options(database: Path, blind_size: int, device: torch.device, seed:
         blind_size: of the BNN, odd, in pixels.
         device: a CUDA device takes train_folder.yml.
         seed: of the run.
+        noise: of the photographs.
     """
     is_cuda = device.type == 'cuda'
     opt = customize(f'sassid/train_{"folder" if is_cuda else "cpu"}.yml', 'photos', database, seed)
@@ -57,6 +62,7 @@ def student_options(database: Path, blind_size: int, device: torch.device, seed:
     opt['datasets']['train']['patch_size'] = PATCH_SIZE
     opt['train'].setdefault('ema_decay', 0.99)  # the best of the rules without clean images (ablations/stopping.py)
     opt['network_bnn']['blind_size'] = blind_size
+    opt['network_g']['residual'] = bool(noise.sigma.mean() > _STRONG_NOISE)
     opt['logger']['print_freq'] = 10**9
     return opt
 
@@ -265,33 +271,3 @@ class StudentTraining:
 
 def _last_number(path: Path) -> int:
     return int(path.stem.split('_')[-1])
-
-
-def model_card(
-    content: Mapping[str, Any], plan: Plan, blind_size: int, noise: NoiseModel, photographs: Mapping[str, float]
-) -> dict[str, Any]:
-    """What student.safetensors states about its network.
-
-    Args:
-        content: of ``net_g_latest.pth``.
-        plan: of the training.
-        blind_size: of the BNN in pixels.
-        noise: of the photographs.
-        photographs: ``photographs`` (their number) and ``megapixels``.
-    """
-    return {
-        'library': 'basicsr_sassid',
-        'network': content['network'],
-        'img_range': content['img_range'],
-        'method': 'U-Net that a BNN with several blind sizes teaches, after SASSID (Li et al., CVPR 2023) and AT-BSN '
-        '(Chen et al., CVPR 2024); trained on noisy photographs alone',
-        'trained_on': dict(photographs),
-        'iterations': plan.iters,
-        'blind_size': blind_size,
-        'noise': {
-            'sigma': noise.sigma.round(2).tolist(),
-            'correlation': [round(noise.correlation_at(radius), 3) for radius in range(1, 8)],
-        },
-        'psnr': None,  # there are no clean references
-        'versions': versions(),
-    }
