@@ -23,6 +23,9 @@ from basicsr_sassid.training.budget import Plan, plan_training
 from basicsr_sassid.utils.errors import UserError
 
 from clean_runs import PLAN, forbid_training, noisy_cat, shrink_networks, shrink_training, state_of, write_scenes
+from noise_scenes import white_noise
+
+NOISE = white_noise(15)
 
 CPU = torch.device('cpu')
 
@@ -42,19 +45,24 @@ def small_training(monkeypatch):
 
 @pytest.mark.parametrize('blind_size', [3, 15])
 def test_student_options_bnn_has_the_blind_size(tmp_path, blind_size):
-    assert student_options(tmp_path, blind_size, CPU, 0)['network_bnn']['blind_size'] == blind_size
+    assert student_options(tmp_path, blind_size, CPU, 0, NOISE)['network_bnn']['blind_size'] == blind_size
+
+
+@pytest.mark.parametrize(('sigma', 'is_residual'), [(3, False), (20, True)])
+def test_student_options_strong_noise_has_a_residual_student(tmp_path, sigma, is_residual):
+    assert student_options(tmp_path, 9, CPU, 0, white_noise(sigma))['network_g']['residual'] is is_residual
 
 
 @pytest.mark.parametrize('device', ['cpu', 'cuda'])
 def test_student_options_stages_have_the_ratio(tmp_path, device):
-    stages = student_options(tmp_path, 9, torch.device(device), 0)['train']['stages']
+    stages = student_options(tmp_path, 9, torch.device(device), 0, NOISE)['train']['stages']
     assert tuple(stages) == STAGES
     assert len({block['iter'] / RATIO[name] for name, block in stages.items()}) == 1
 
 
 @pytest.mark.parametrize(('device', 'dim'), [('cpu', 16), ('cuda', 48)])
 def test_student_options_device_chooses_the_recipe(tmp_path, device, dim):
-    assert student_options(tmp_path, 9, torch.device(device), 0)['network_bnn']['dim'] == dim
+    assert student_options(tmp_path, 9, torch.device(device), 0, NOISE)['network_bnn']['dim'] == dim
 
 
 @pytest.mark.parametrize(
@@ -82,7 +90,7 @@ def measured_plan(request, folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(budget, 'median_seconds', median_seconds)
     monkeypatch.setattr(budget, 'MIN_ITERATIONS', 4)
-    plan = plan_training(student_options(tmp_path / 'noisy.lmdb', 3, CPU, 0), tmp_path, 1, RATIO)
+    plan = plan_training(student_options(tmp_path / 'noisy.lmdb', 3, CPU, 0, NOISE), tmp_path, 1, RATIO)
     return plan, teacher_seconds, cache
 
 
