@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from basicsr_sassid.data.schema import NoisyImageOptions
+from basicsr_sassid.models.blind_sizes_model import BlindSizesModel
 from basicsr_sassid.models.three_stage_model import ThreeStageModel
 from basicsr_sassid.training import schema
 from basicsr_sassid.training.loop import test as run_test
@@ -20,7 +21,7 @@ from basicsr_sassid.training.runtime import silence
 from basicsr_sassid.utils.errors import UserError
 from basicsr_sassid.utils.schema import OptionBlock
 
-from helpers import latest_params, subsampled_options, tiny_options, trained, tree, with_validation
+from helpers import blind_sizes_options, latest_params, subsampled_options, tiny_options, trained, tree, with_validation
 
 NAN, INF = float('nan'), float('inf')
 TEXT, LIST, BLOCK, NEGATIVE, ZERO, HUGE = 'abc', [1, 'a'], {'a': 1}, -1, 0, 10**25
@@ -227,6 +228,45 @@ def test_subsampled_option_outside_of_its_range_is_one_sentence(noisy_folder, ru
     for value in values:
         message = error_of(with_value(opt, key, value), run)
         assert message is not None and key.split('.')[-1] in message and '\n' not in message, f'{value!r}: {message}'
+
+
+BLIND_SIZES_KEYS = ('teacher_blind_sizes', 'teacher_weights', 'teacher_draw', 'recharge')
+
+
+@pytest.mark.parametrize('key', BLIND_SIZES_KEYS)
+def test_blind_sizes_option_outside_of_its_range_is_one_sentence(noisy_folder, run, key):
+    opt = blind_sizes_options(noisy_folder)
+    for value in (
+        *ANYTHING,
+        False,
+        'all of them',
+        [],
+        [2],
+        [0, 0],
+        [129],
+        [[3, 5, 7]],
+        [[0, 3]],
+        [9, 1],
+        [None],
+        [True],
+    ):
+        message = error_of(with_value(opt, f'train.{key}', value), run)
+        if key == 'recharge' and isinstance(value, bool):
+            assert message is None
+        else:
+            assert message is not None and message.startswith(f'train.{key}: ') and '\n' not in message, value
+
+
+def test_every_key_of_the_blind_sizes_schema_is_tried():
+    assert set(BlindSizesModel.train_schema.model_fields) - set(ThreeStageModel.train_schema.model_fields) == set(
+        BLIND_SIZES_KEYS
+    )
+
+
+@pytest.mark.parametrize('value', ['abc', 1, None, []])
+def test_residual_outside_of_its_range_is_one_sentence(noisy_folder, run, value):
+    message = error_of(with_value(tiny_options(noisy_folder), 'network_g.residual', value), run)
+    assert message is not None and message.startswith('network_g: ') and 'residual: expected true or false' in message
 
 
 @pytest.mark.parametrize(
