@@ -203,7 +203,8 @@ def test_blind_sizes_model_resumed_at_the_end_of_the_bnns_stage_equals_the_unint
 @pytest.mark.multiprocess
 @pytest.mark.parametrize('cache', ['off', 'lmdb', 'memory'])
 def test_blind_sizes_model_in_two_processes_equals_one_with_both_batches(noisy_folder, tmp_path, cache):
-    opt = blind_sizes_options(noisy_folder, teacher_cache=cache)
+    opt = blind_sizes_options(noisy_folder, teacher_cache=cache, ema_decay=0.9)
+    opt['network_g']['residual'] = True  # a buffer
     yml = write_yml(opt, tmp_path / 'tiny.yml')
     for folder in ('one', 'two'):
         (tmp_path / folder).mkdir()
