@@ -18,6 +18,7 @@ from basicsr_sassid.losses.weighted_targets_loss import WeightedTargetsL1Loss
 from basicsr_sassid.models.blind_sizes_model import BlindSizesModel
 from basicsr_sassid.models.staged_model import StagedModel
 from basicsr_sassid.noise.model import NoiseModel
+from basicsr_sassid.training.budget import StepTimes, allocate_budget, measure_step_times
 from basicsr_sassid.training.datasets import open_dataset
 from basicsr_sassid.training.loop import test as run_test
 from basicsr_sassid.training.loop import train
@@ -290,6 +291,27 @@ def test_blind_sizes_model_cache_cost_is_that_of_the_further_sizes(noisy_folder,
 
     assert cost() == cost(teacher_draw='all') == 1
     assert 1 < cost(teacher_draw='one') == cost(teacher_draw='auto') < 1.5
+
+
+def step_times(cached_teacher: float) -> StepTimes:
+    """A step of 1 s; on the fly the teacher takes 1 s more; the set is worth 60 batches."""
+    return StepTimes({'unet': 1.0}, {'bnn': 1.0}, {'bnn': cached_teacher}, {'unet': ('bnn',)}, 60)
+
+
+@pytest.mark.parametrize(
+    ('cached_teacher', 'cache', 'length'), [(1.0, 'lmdb', 540), (4.0, 'lmdb', 360), (6.0, 'off', 300)]
+)
+def test_allocate_budget_cache_costs_the_predictions_with_all_sizes(cached_teacher, cache, length):
+    plan = allocate_budget(step_times(cached_teacher), {'unet': 1}, minutes=10)
+    assert (plan.teacher_cache, plan.iters) == (cache, {'unet': length})
+    assert plan.total_seconds() == pytest.approx(600)
+
+
+def test_measure_step_times_teacher_on_the_fly_predicts_with_one_drawn_size(noisy_folder, tmp_path):
+    opt = blind_sizes_options(noisy_folder, 'ATBSNModel', teacher_blind_sizes=[1, 5, 9], teacher_draw='one')
+    times = measure_step_times(opt, tmp_path, ['bnn', 'unet'])
+    assert times.cached_teacher['bnn'] / times.teacher['bnn'] == pytest.approx((1 + 3 * 0.17) / (1 + 0.17))
+    assert set(times.step) == {'bnn', 'unet'} and not (tmp_path / 'experiments').exists()
 
 
 # ---- the choice of sizes ----
