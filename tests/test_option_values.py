@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from basicsr_sassid.data.schema import NoisyImageOptions
-from basicsr_sassid.models.blind_sizes_model import BlindSizesModel
 from basicsr_sassid.models.three_stage_model import ThreeStageModel
 from basicsr_sassid.training import schema
 from basicsr_sassid.training.loop import test as run_test
@@ -21,12 +18,25 @@ from basicsr_sassid.training.runtime import silence
 from basicsr_sassid.utils.errors import UserError
 from basicsr_sassid.utils.schema import OptionBlock
 
-from helpers import blind_sizes_options, latest_params, subsampled_options, tiny_options, trained, tree, with_validation
+from helpers import (
+    ANYTHING,
+    BLOCK,
+    HUGE,
+    LIST,
+    NAN,
+    TEXT,
+    ZERO,
+    error_of,
+    latest_params,
+    subsampled_options,
+    tiny_options,
+    trained,
+    tree,
+    with_validation,
+    with_value,
+)
 
-NAN, INF = float('nan'), float('inf')
-TEXT, LIST, BLOCK, NEGATIVE, ZERO, HUGE = 'abc', [1, 'a'], {'a': 1}, -1, 0, 10**25
-ANYTHING = (TEXT, LIST, BLOCK, NEGATIVE, ZERO, HUGE, -INF, INF, NAN, None, 1.5, True, '')
-# values of the above that a key takes
+# values of ANYTHING that a key takes
 TAKES: dict[str, tuple[Any, ...]] = {
     'name': (TEXT,),
     'manual_seed': (ZERO, None),
@@ -79,46 +89,12 @@ KEYS = [
 ]
 
 
-def with_value(opt: dict, key: str, value: object) -> dict:
-    opt = json.loads(json.dumps(opt))  # a copy whose stages share no block
-    *parents, last = key.split('.')
-    block = opt
-    for parent in parents:
-        block = block.setdefault(parent, {})
-    block[last] = value
-    return opt
-
-
 @pytest.fixture
 def run(noisy_folder, tmp_path) -> Path:
     """Folder with an earlier run of the same name."""
     (tmp_path / 'experiments' / 'tiny').mkdir(parents=True)
     (tmp_path / 'experiments' / 'tiny' / 'precious.txt').write_text('days of work')
     return tmp_path
-
-
-def error_of(opt: dict, folder: Path) -> str | None:
-    """The message of a training that is refused; None for one that begins. Folders are unchanged in both cases."""
-
-    class Begun(Exception):  # noqa: N818
-        pass
-
-    def begin(*_, **__):
-        raise Begun
-
-    before = tree(folder)
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        patch.setattr('basicsr_sassid.training.loop.prepare_folders', begin)
-        try:
-            train(resolve_options(opt, folder, True))
-        except UserError as error:
-            assert tree(folder) == before
-            return str(error)
-        except Begun:
-            assert tree(folder) == before
-            return None
-    raise AssertionError('the training neither began nor was refused')
 
 
 def is_taken(key: str, value: object) -> bool:
@@ -228,45 +204,6 @@ def test_subsampled_option_outside_of_its_range_is_one_sentence(noisy_folder, ru
     for value in values:
         message = error_of(with_value(opt, key, value), run)
         assert message is not None and key.split('.')[-1] in message and '\n' not in message, f'{value!r}: {message}'
-
-
-BLIND_SIZES_KEYS = ('teacher_blind_sizes', 'teacher_weights', 'teacher_draw', 'recharge')
-
-
-@pytest.mark.parametrize('key', BLIND_SIZES_KEYS)
-def test_blind_sizes_option_outside_of_its_range_is_one_sentence(noisy_folder, run, key):
-    opt = blind_sizes_options(noisy_folder)
-    for value in (
-        *ANYTHING,
-        False,
-        'all of them',
-        [],
-        [2],
-        [0, 0],
-        [129],
-        [[3, 5, 7]],
-        [[0, 3]],
-        [9, 1],
-        [None],
-        [True],
-    ):
-        message = error_of(with_value(opt, f'train.{key}', value), run)
-        if key == 'recharge' and isinstance(value, bool):
-            assert message is None
-        else:
-            assert message is not None and message.startswith(f'train.{key}: ') and '\n' not in message, value
-
-
-def test_every_key_of_the_blind_sizes_schema_is_tried():
-    assert set(BlindSizesModel.train_schema.model_fields) - set(ThreeStageModel.train_schema.model_fields) == set(
-        BLIND_SIZES_KEYS
-    )
-
-
-@pytest.mark.parametrize('value', ['abc', 1, None, []])
-def test_residual_outside_of_its_range_is_one_sentence(noisy_folder, run, value):
-    message = error_of(with_value(tiny_options(noisy_folder), 'network_g.residual', value), run)
-    assert message is not None and message.startswith('network_g: ') and 'residual: expected true or false' in message
 
 
 @pytest.mark.parametrize(
