@@ -59,6 +59,8 @@ BLOCKS: list[tuple[str, type[OptionBlock]]] = [
     ('dist_params', schema.DistOptions),
     ('train', schema.TrainOptions),
     ('train of ThreeStageModel', schema.ThreeStageTrainOptions),
+    ('train of BlindSizesModel', schema.BlindSizesTrainOptions),
+    ('train of ATBSNModel', schema.ATBSNTrainOptions),
     ('train of APBSNModel, SDAPModel, AMSNetModel', schema.SubsampledTrainOptions),
     ('train of APBSNModel', schema.APBSNTrainOptions),
     ('train of AMSNetModel', schema.AMSNetTrainOptions),
@@ -131,13 +133,14 @@ def default_text(field: Any) -> str:
 
 
 def table(block: type[OptionBlock], without: type[OptionBlock] | None) -> list[str]:
-    """The rows of a block, without the keys that it inherits."""
+    """The rows of a block, without the keys that it inherits with their defaults."""
     texts: dict[str, str] = {}
     for known in reversed(block.__mro__):
         texts.update(attribute_texts(known))
     lines = ['| key | type | default | meaning |', '|---|---|---|---|']
     for key, field in block.model_fields.items():
-        if without is None or key not in without.model_fields:
+        inherited = without and without.model_fields.get(key)
+        if not inherited or default_text(field) != default_text(inherited):
             meaning = texts.get(key, '').replace('``', '`').replace('None:', '`~`:').replace('|', '/')
             lines.append(f'| `{key}` | {type_text(field.annotation)} | {default_text(field)} | {meaning} |')
     return lines

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
@@ -16,6 +18,7 @@ from torch import Tensor
 from basicsr_sassid.models.staged_model import StagedModel
 from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
+from basicsr_sassid.utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 # folder of real noisy photographs with clean references; without it the tests marked real_data are skipped
@@ -174,3 +177,55 @@ def blind_sizes_options(photographs: Path, model: str = 'BlindSizesModel', **tra
     opt['model_type'] = model
     del opt['network_lan'], opt['train']['stages']['lan']
     return opt
+
+
+def log_of(folder: Path) -> str:
+    """Logs of run ``tiny`` below ``folder``."""
+    return '\n'.join(path.read_text() for path in sorted((folder / 'experiments/tiny').glob('train_*.log')))
+
+
+def caches_of(folder: Path) -> list[Path]:
+    """Teacher caches of run ``tiny`` below ``folder``."""
+    return sorted((folder / 'experiments/tiny/teacher_cache').glob('*.lmdb'))
+
+
+# ---- option values ----
+
+NAN, INF = float('nan'), float('inf')
+TEXT, LIST, BLOCK, NEGATIVE, ZERO, HUGE = 'abc', [1, 'a'], {'a': 1}, -1, 0, 10**25
+ANYTHING = (TEXT, LIST, BLOCK, NEGATIVE, ZERO, HUGE, -INF, INF, NAN, None, 1.5, True, '')
+
+
+def with_value(opt: dict, key: str, value: object) -> dict:
+    """Options with another value for a key such as ``train.ema_decay``."""
+    opt = json.loads(json.dumps(opt))  # a copy whose stages share no block
+    *parents, last = key.split('.')
+    block = opt
+    for parent in parents:
+        block = block.setdefault(parent, {})
+    block[last] = value
+    return opt
+
+
+def error_of(opt: dict, folder: Path) -> str | None:
+    """The message of a training that is refused; None for one that begins. Folders are unchanged in both cases."""
+
+    class Begun(Exception):  # noqa: N818
+        pass
+
+    def begin(*_, **__):
+        raise Begun
+
+    before = tree(folder)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        patch.setattr('basicsr_sassid.training.loop.prepare_folders', begin)
+        try:
+            train(resolve_options(opt, folder, True))
+        except UserError as error:
+            assert tree(folder) == before
+            return str(error)
+        except Begun:
+            assert tree(folder) == before
+            return None
+    raise AssertionError('the training neither began nor was refused')

@@ -19,10 +19,10 @@ def scene(height: int, width: int, dtype: type = np.uint8, channels: int = 3) ->
     return (noisy[..., :channels].clip(0, 1) * white).astype(dtype)
 
 
-def write_student(path: Path) -> Path:
+def write_student(path: Path, residual: bool = False) -> Path:
     """Weights of a DenoisingUNet that was trained for a moment to reproduce smooth scenes."""
     torch.manual_seed(0)
-    net = build_network({'type': 'DenoisingUNet', 'dim': 4})
+    net = build_network({'type': 'DenoisingUNet', 'dim': 4, 'residual': residual})
     optimizer = torch.optim.Adam(net.parameters(), 5e-3)
     image = torch.from_numpy(scene(96, 96)).permute(2, 0, 1)[None].float()
     for _ in range(60):

@@ -18,11 +18,11 @@ from photo_scenes import write_student
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope='module')
-def exported(tmp_path_factory) -> tuple[Path, Path, str]:
+@pytest.fixture(scope='module', params=[False, True], ids=['plain', 'residual'])
+def exported(request, tmp_path_factory) -> tuple[Path, Path, str]:
     """Weights, the exported file, and what the command printed to stderr."""
     folder = tmp_path_factory.mktemp('export')
-    weights = write_student(folder / 'net_g.pth')
+    weights = write_student(folder / 'net_g.pth', residual=request.param)
     with contextlib.redirect_stderr(io.StringIO()) as printed:
         main(['export', '--weights', str(weights), '--onnx', str(folder / 'x.onnx')])
     return weights, folder / 'x.onnx', printed.getvalue()

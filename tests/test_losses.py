@@ -7,6 +7,7 @@ import torch
 from basicsr.losses import build_loss
 
 from basicsr_sassid.losses.selective_loss import local_std, texture_map
+from basicsr_sassid.losses.weighted_targets_loss import recharge
 
 import reference
 
@@ -111,3 +112,70 @@ def test_selective_l1_loss_in_a_stock_model_trains():
         model.optimize_parameters(iteration)
         losses.append(model.get_current_log()['l_pix'])
     assert losses[-1] < 0.9 * losses[0]
+
+
+# ---- several targets ----
+
+
+def several_targets(count: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Prediction (2, 3, 9, 11), targets (2, K, 3, 9, 11) and weights (2, K, 1, 9, 11)."""
+    return torch.rand(2, 3, 9, 11) * 255, torch.rand(2, count, 3, 9, 11) * 255, torch.rand(2, count, 1, 9, 11)
+
+
+@pytest.mark.parametrize('weighted', [False, True])
+def test_weighted_targets_l1_loss_is_the_mean_of_the_weighted_l1_losses(weighted):
+    prediction, targets, weights = several_targets()
+    factors = weights if weighted else torch.ones_like(weights)
+    expected = sum((factors[:, k] * (prediction - targets[:, k]).abs()).mean() for k in range(4)) / 4
+    loss = build_loss({'type': 'WeightedTargetsL1Loss'})(prediction, targets, weights if weighted else None)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_weighted_targets_l1_loss_of_weight_k_is_at_bsns_sum():
+    prediction, targets, _ = several_targets()
+    expected = sum(torch.nn.functional.l1_loss(prediction, targets[:, k]) for k in range(4))
+    torch.testing.assert_close(
+        build_loss({'type': 'WeightedTargetsL1Loss', 'loss_weight': 4})(prediction, targets), expected
+    )
+
+
+def test_weighted_targets_l1_loss_of_one_target_is_l1_loss():
+    prediction, targets, _ = several_targets(1)
+    expected = build_loss({'type': 'L1Loss'})(prediction, targets[:, 0])
+    torch.testing.assert_close(build_loss({'type': 'WeightedTargetsL1Loss'})(prediction, targets), expected)
+
+
+def test_weighted_targets_l1_loss_is_least_at_the_weighted_median():
+    targets = torch.tensor([0.0, 10.0, 50.0]).view(1, 3, 1, 1, 1)
+    weights = torch.tensor([1.0, 3.0, 1.0]).view(1, 3, 1, 1, 1)
+    loss = build_loss({'type': 'WeightedTargetsL1Loss'})
+    values = [loss(torch.full((1, 1, 1, 1), float(value)), targets, weights).item() for value in range(51)]
+    assert values.index(min(values)) == 10
+
+
+def test_recharge_replaces_one_target_of_each_pixel_in_all_channels():
+    noisy, targets, _ = several_targets()
+    recharged = recharge(targets, noisy, torch.Generator().manual_seed(0))
+    replaced = recharged == noisy[:, None]
+    assert torch.equal(replaced.all(dim=2), replaced.any(dim=2))
+    assert (replaced.all(dim=2).sum(dim=1) == 1).all()
+    assert torch.equal(recharged[~replaced], targets[~replaced])
+
+
+def test_recharge_draws_every_target_alike():
+    noisy, targets = torch.ones(1, 1, 200, 200), torch.zeros(1, 4, 1, 200, 200)
+    shares = recharge(targets, noisy, torch.Generator().manual_seed(0)).mean(dim=(0, 2, 3, 4))
+    torch.testing.assert_close(shares, torch.full((4,), 0.25), rtol=0, atol=0.01)  # 40,000 draws: 0.002
+
+
+def test_recharge_draws_are_the_generators():
+    noisy, targets, _ = several_targets()
+    first, again, other = (recharge(targets, noisy, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert first.equal(again) and not first.equal(other)
+
+
+@pytest.mark.parametrize('count', [1, 2, 5])
+def test_recharge_of_one_target_of_several_replaces_its_share(count):
+    noisy, targets = torch.ones(1, 3, 200, 200), torch.zeros(1, 1, 3, 200, 200)
+    recharged = recharge(targets, noisy, torch.Generator().manual_seed(0), count)
+    assert recharged.mean().item() == pytest.approx(1 / count, abs=0.01)

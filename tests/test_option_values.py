@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,25 @@ from basicsr_sassid.training.runtime import silence
 from basicsr_sassid.utils.errors import UserError
 from basicsr_sassid.utils.schema import OptionBlock
 
-from helpers import latest_params, subsampled_options, tiny_options, trained, tree, with_validation
+from helpers import (
+    ANYTHING,
+    BLOCK,
+    HUGE,
+    LIST,
+    NAN,
+    TEXT,
+    ZERO,
+    error_of,
+    latest_params,
+    subsampled_options,
+    tiny_options,
+    trained,
+    tree,
+    with_validation,
+    with_value,
+)
 
-NAN, INF = float('nan'), float('inf')
-TEXT, LIST, BLOCK, NEGATIVE, ZERO, HUGE = 'abc', [1, 'a'], {'a': 1}, -1, 0, 10**25
-ANYTHING = (TEXT, LIST, BLOCK, NEGATIVE, ZERO, HUGE, -INF, INF, NAN, None, 1.5, True, '')
-# values of the above that a key takes
+# values of ANYTHING that a key takes
 TAKES: dict[str, tuple[Any, ...]] = {
     'name': (TEXT,),
     'manual_seed': (ZERO, None),
@@ -78,46 +89,12 @@ KEYS = [
 ]
 
 
-def with_value(opt: dict, key: str, value: object) -> dict:
-    opt = json.loads(json.dumps(opt))  # a copy whose stages share no block
-    *parents, last = key.split('.')
-    block = opt
-    for parent in parents:
-        block = block.setdefault(parent, {})
-    block[last] = value
-    return opt
-
-
 @pytest.fixture
 def run(noisy_folder, tmp_path) -> Path:
     """Folder with an earlier run of the same name."""
     (tmp_path / 'experiments' / 'tiny').mkdir(parents=True)
     (tmp_path / 'experiments' / 'tiny' / 'precious.txt').write_text('days of work')
     return tmp_path
-
-
-def error_of(opt: dict, folder: Path) -> str | None:
-    """The message of a training that is refused; None for one that begins. Folders are unchanged in both cases."""
-
-    class Begun(Exception):  # noqa: N818
-        pass
-
-    def begin(*_, **__):
-        raise Begun
-
-    before = tree(folder)
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        patch.setattr('basicsr_sassid.training.loop.prepare_folders', begin)
-        try:
-            train(resolve_options(opt, folder, True))
-        except UserError as error:
-            assert tree(folder) == before
-            return str(error)
-        except Begun:
-            assert tree(folder) == before
-            return None
-    raise AssertionError('the training neither began nor was refused')
 
 
 def is_taken(key: str, value: object) -> bool:

@@ -12,6 +12,7 @@ from basicsr.archs import build_network
 from torch import Tensor
 
 from basicsr_sassid import Denoiser
+from basicsr_sassid.inference.subsampled import SINGLE_PASS
 from basicsr_sassid.integrations.spandrel import install, load
 
 from helpers import write_weights
@@ -101,6 +102,28 @@ def test_modelloader_author_checkpoint_predicts_as_denoiser(tmp_path):
     assert _grey_levels_apart(denoised, _by_denoiser(tmp_path / 'UNet.pth', image)) < 0.01
 
 
+def _residual_student(path: Path, bias: float = 1.0, **card) -> Path:
+    network = {**SMALL['DenoisingUNet'], 'residual': True}
+    state = build_network(network).state_dict()
+    state['head.weight'].normal_(0, 0.01)
+    state['head.bias'].fill_(bias)
+    return write_weights(path, state, **{'network': network, 'img_range': 255, **card})
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_modelloader_residual_student_predicts_as_denoiser(tmp_path, suffix):
+    path, image = _residual_student(tmp_path / f'student{suffix}'), _image()
+    denoised = spandrel.ModelLoader().load_from_file(path)(image)
+    assert _grey_levels_apart(denoised, _by_denoiser(path, image)) < 0.01
+    assert 0.5 < _grey_levels_apart(denoised, image) < 30
+
+
+def test_modelloader_residual_student_of_the_unit_range_is_refused(tmp_path):
+    path = _residual_student(tmp_path / 'student.pth', bias=0.02, img_range=1)
+    with pytest.raises(spandrel.UnsupportedModelError, match=r'grey levels \[0, 255\] or in \[0, 1\]'):
+        spandrel.ModelLoader().load_from_file(path)
+
+
 def test_modelloader_student_half_precision_is_within_a_grey_level(tmp_path):
     path, image = _student(tmp_path / 'student.safetensors'), _image()
     denoised = spandrel.ModelLoader().load_from_file(path).half()(image.half())
@@ -164,6 +187,7 @@ def test_modelloader_network_with_hidden_settings_is_refused(tmp_path, kind, unk
     [
         (SMALL['DenoisingUNet'], 1),
         ({**SMALL['DenoisingUNet'], 'img_range': 255}, 1),
+        ({**SMALL['DenoisingUNet'], 'residual': True}, 255),
         (SMALL['LAN'], 255),
         ({**SMALL['BNN'], 'blind_size': 5}, 255),
         (SMALL['DBSNl'], 1),
@@ -194,6 +218,18 @@ def test_load_unknown_range_is_refused(tmp_path):
 def test_load_network_of_several_passes_is_refused(tmp_path):
     with pytest.raises(ValueError, match='several passes'):
         load(_student(tmp_path / 'student.pth', inference={'pd_b': 2}))
+
+
+def test_load_inference_of_one_plain_pass_predicts_as_denoiser(tmp_path):
+    path, image = _student(tmp_path / 'student.pth', inference=SINGLE_PASS.model_dump()), _image()
+    assert _grey_levels_apart(load(path)(image), _by_denoiser(path, image)) < 0.01
+
+
+def test_load_bnn_with_another_blind_size_than_in_training_is_refused(tmp_path):
+    state = build_network(SMALL['BNN']).state_dict()
+    path = write_weights(tmp_path / 'net.pth', state, network=SMALL['BNN'], inference={'blind_size': 3})
+    with pytest.raises(ValueError, match="another blind size .*'blind_size': 3.*one plain pass"):
+        load(path)
 
 
 def test_load_network_of_another_package_is_refused(tmp_path):

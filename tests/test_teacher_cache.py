@@ -23,15 +23,11 @@ from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.utils.errors import UserError
 
-from helpers import assert_same, run_code, run_module, tiny_options, weights_of, without_dry_run, write_yml
+from helpers import assert_same, caches_of, run_code, run_module, tiny_options, weights_of, without_dry_run, write_yml
 
 
 def cached_options(photographs: Path, kind: str = 'lmdb', **changes) -> dict:
     return tiny_options(photographs, teacher_cache=kind, **changes)
-
-
-def caches_of(folder: Path) -> list[Path]:
-    return sorted((folder / 'experiments/tiny/teacher_cache').glob('*.lmdb'))
 
 
 # ---- files ----

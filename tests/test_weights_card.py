@@ -23,7 +23,7 @@ from helpers import ANY_NETWORK
 from photo_scenes import write_student
 
 SMALL = {
-    'DenoisingUNet': {'type': 'DenoisingUNet', 'dim': 4, 'img_range': 1.0},
+    'DenoisingUNet': {'type': 'DenoisingUNet', 'dim': 4, 'img_range': 1.0, 'residual': True},
     'LAN': {'type': 'LAN', 'dim': 8, 'num_block': 1, 'channel_attention': False},
     'BNN': {'type': 'BNN', 'dim': 4, 'blind_size': 5},
     'DBSNl': {'type': 'DBSNl', 'dim': 8, 'num_module': 1},

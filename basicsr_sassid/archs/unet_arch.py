@@ -33,7 +33,7 @@ class DenoisingUNet(nn.Module):
         (N, num_in_ch, H, W) -> (N, num_out_ch, H, W), any H and W >= 1.
 
     Raises:
-        ValueError: ``residual`` with other channels out than in.
+        ValueError: ``residual`` is neither true nor false, or true with other channels out than in.
     """
 
     multiple_of = 2**NUM_LEVELS
@@ -44,6 +44,8 @@ class DenoisingUNet(nn.Module):
         self, num_in_ch: int = 3, num_out_ch: int = 3, dim: int = 48, img_range: float = 1.0, residual: bool = False
     ) -> None:
         super().__init__()
+        if not isinstance(residual, bool):
+            raise ValueError(f'residual: expected true or false, got {residual!r}')
         self.img_range = img_range
         self.trunk = UNetTrunk(num_in_ch, dim, half_plane=False)
         self.head = nn.Conv2d(2 * dim, num_out_ch, 1)

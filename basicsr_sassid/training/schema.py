@@ -165,8 +165,9 @@ class BlindSizesTrainOptions(ThreeStageTrainOptions):
 
     Attributes:
         teacher_blind_sizes: blind sizes with which the BNN teaches, from the smallest, each 0 (nothing is hidden), odd,
-            or ``[height, width]``; ``auto``: of 0 and the odd ones up to the BNN's own, without those whose predictions
-            keep the noise, the smallest, the middle and the largest.
+            or ``[height, width]`` where no patch is turned or a cache holds the predictions; ``auto``: of 0 and the odd
+            ones up to the BNN's own, without those whose predictions keep the noise, the smallest, the middle and the
+            largest.
         teacher_weights: of the sizes at each pixel: ``equal``; ``texture``: by SASSID's alpha, see block ``texture``;
             ``risk``: the least estimated error among the pixels of similar local standard deviation.
         teacher_draw: ``all``: the loss is a mean over all sizes; ``one``: one size for each patch, drawn at random,
@@ -197,7 +198,7 @@ class ATBSNTrainOptions(BlindSizesTrainOptions):
     """Block ``train`` of ATBSNModel: the defaults are the paper's.
 
     Attributes:
-        teacher_blind_sizes, teacher_weights, teacher_draw, recharge: see BlindSizesModel.
+        teacher_blind_sizes, teacher_weights, teacher_draw: see BlindSizesModel.
     """
 
     teacher_blind_sizes: BlindSizesOption = [0, 1, 3, 5, 7, 9, 11]
