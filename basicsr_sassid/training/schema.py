@@ -176,7 +176,7 @@ class BlindSizesTrainOptions(ThreeStageTrainOptions):
     """
 
     teacher_blind_sizes: BlindSizesOption = 'auto'
-    teacher_weights: Literal['equal', 'texture', 'risk'] = 'risk'
+    teacher_weights: Literal['equal', 'texture', 'risk'] = 'equal'
     teacher_draw: Literal['auto', 'all', 'one'] = 'auto'
     recharge: bool = False
 
@@ -198,11 +198,10 @@ class ATBSNTrainOptions(BlindSizesTrainOptions):
     """Block ``train`` of ATBSNModel: the defaults are the paper's.
 
     Attributes:
-        teacher_blind_sizes, teacher_weights, teacher_draw: see BlindSizesModel.
+        teacher_blind_sizes, teacher_draw: see BlindSizesModel.
     """
 
     teacher_blind_sizes: BlindSizesOption = [0, 1, 3, 5, 7, 9, 11]
-    teacher_weights: Literal['equal', 'texture', 'risk'] = 'equal'
     teacher_draw: Literal['auto', 'all', 'one'] = 'all'
 
 
