@@ -32,6 +32,7 @@ _HOLD_OUT = 10  # every tenth sub-image is held out; the BNN's checkpoint is cho
 _HELD_OUT_IMAGES, _HELD_OUT_SIDE = 8, 256  # at most, of those; pixels
 _CHECKPOINTS = 8  # at least, in a stage
 _CANDIDATES = 4  # checkpoints of the BNN that are compared, the last one among them
+_BLIND_SIZE_PATCHES = 2 * 16 * 2  # predicted with and without a probe, with about twice the cost of one blind size
 _SECONDS_AT_RISK = 60  # most seconds of training that a kill can lose
 _BLIND_STEP = 4  # pixels by which the blind size grows after a BNN that copies
 _DAMAGED = (ValueError, TypeError, KeyError, AttributeError)  # of JSON that holds something else
@@ -75,7 +76,8 @@ def seconds_done(plan: Plan, stage: str, iteration: int) -> float:
 
 
 def selection_seconds(plan: Plan, opt: Mapping[str, Any], num_crops: int) -> float:
-    """Time in which the BNN's checkpoint is chosen and diagnosed, a prediction taking a third of a training step.
+    """Time in which the BNN's checkpoint is chosen and diagnosed and its blind sizes are measured, a prediction taking a
+    third of a training step.
 
     Args:
         plan: of the training.
@@ -85,6 +87,7 @@ def selection_seconds(plan: Plan, opt: Mapping[str, Any], num_crops: int) -> flo
     block = opt['datasets']['train']
     # tiles of 64 pixels with 32 of context on each side are four times as large
     pixels = 4 * (_CANDIDATES * _HELD_OUT_IMAGES + num_crops) * _HELD_OUT_SIDE**2
+    pixels += _BLIND_SIZE_PATCHES * block['patch_size'] ** 2
     return pixels / (block['batch_size_per_gpu'] * block['patch_size'] ** 2) * plan.seconds['bnn'] / 3
 
 
