@@ -72,11 +72,22 @@ SASSID = {
     'network_g': {'type': 'DenoisingUNet', 'dim': 4},
 }
 THREE = dict.fromkeys(('bnn', 'lan', 'unet'), 30)
+TWO = dict.fromkeys(('bnn', 'unet'), 30)
 RUNS = {
     'paper': {**options('paper', 'ThreeStageModel', 32, THREE), **SASSID},
     'sassid': {
         **options('sassid', 'ThreeStageModel', 32, THREE, teacher_cache='memory', posterior=True, ema_decay=0.9),
         **SASSID,
+    },
+    'many_sizes': {
+        **options('many_sizes', 'BlindSizesModel', 32, TWO, teacher_cache='memory', teacher_weights='risk'),
+        'network_bnn': SASSID['network_bnn'],
+        'network_g': {**SASSID['network_g'], 'residual': True},
+    },
+    'atbsn': {
+        **options('atbsn', 'ATBSNModel', 32, TWO),
+        'network_bnn': SASSID['network_bnn'],
+        'network_g': SASSID['network_g'],
     },
     'apbsn': {**options('apbsn', 'APBSNModel', 40, {'bsn': 30}), 'network_bsn': DBSN},
     'sdap': {**options('sdap', 'SDAPModel', 40, {'bsn': 30}), 'network_bsn': DBSN},

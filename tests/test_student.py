@@ -106,8 +106,9 @@ def test_plan_training_cache_seconds_are_one_prediction_a_window(measured_plan):
 
 def test_plan_training_without_cache_steps_include_the_teacher(measured_plan):
     plan, teacher_seconds, cache = measured_plan
-    extra = teacher_seconds if cache == 'off' else 0
-    assert plan.seconds == {'bnn': 0.02, 'unet': 0.015 + extra}
+    # the teacher's seconds are those of all three sizes; on the fly it predicts with one, at 1.17 of the trunk's cost
+    extra = teacher_seconds * 1.17 / 1.51 if cache == 'off' else 0
+    assert plan.seconds == pytest.approx({'bnn': 0.02, 'unet': 0.015 + extra})
 
 
 def test_plan_training_takes_the_minutes_to_within_a_step_of_each_stage(measured_plan):
