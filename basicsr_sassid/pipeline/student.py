@@ -76,7 +76,7 @@ def seconds_done(plan: Plan, stage: str, iteration: int) -> float:
 
 
 def selection_seconds(plan: Plan, opt: Mapping[str, Any], num_crops: int) -> float:
-    """Time in which the BNN's checkpoint is chosen and diagnosed, and its blind sizes are measured. A prediction takes a
+    """Time to choose and diagnose the BNN's checkpoint and to measure its blind sizes. A prediction takes a
     third of a training step.
 
     Args:
