@@ -27,7 +27,7 @@ from basicsr_sassid.training.options import customize, resolve_options
 from basicsr_sassid.utils.sequences import evenly_spaced
 
 STAGES = ('bnn', 'unet')
-RATIO = {'bnn': 2, 'unet': 3}  # of the stages' iterations, as in train_cpu.yml
+RATIO = {'bnn': 1, 'unet': 4}  # of the stages' iterations, as in train_cpu.yml
 _HOLD_OUT = 10  # every tenth sub-image is held out; the BNN's checkpoint is chosen by them
 _HELD_OUT_IMAGES, _HELD_OUT_SIDE = 8, 256  # at most, of those; pixels
 _CHECKPOINTS = 8  # at least, in a stage
