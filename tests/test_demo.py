@@ -119,7 +119,7 @@ def test_demo_trains_the_bnn_of_the_recipe_with_the_blind_size_of_the_simulated_
     demo._train(photos / 'noisy', photos / 'out', 0.25, demo.SIMULATED_NETWORKS)
     (opt,) = given
     assert opt['network_bnn']['blind_size'] == 5
-    assert {name: block['iter'] for name, block in opt['train']['stages'].items()} == {'bnn': 1200, 'unet': 1800}
+    assert {name: block['iter'] for name, block in opt['train']['stages'].items()} == {'bnn': 900, 'unet': 3600}
 
 
 @pytest.fixture(scope='module')

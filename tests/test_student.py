@@ -118,7 +118,7 @@ def test_plan_training_takes_the_minutes_to_within_a_step_of_each_stage(measured
 
 def test_plan_training_iterations_have_the_ratio(measured_plan):
     iters = measured_plan[0].iters
-    assert iters['bnn'] == pytest.approx(iters['unet'] * 2 / 3, abs=1)
+    assert iters['bnn'] * RATIO['unet'] == pytest.approx(iters['unet'] * RATIO['bnn'], abs=4)
 
 
 # ---- the choice of the BNN ----
