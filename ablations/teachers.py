@@ -37,13 +37,13 @@ BNN_SHARE = 0.6  # of the minutes of a student of one BNN
 ALL_SIZES = [0, 1, 3, 5, 7, 9]
 # label -> changes of block train, of network_g
 STUDENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    'risk': ({}, {}),
+    'risk': ({'teacher_weights': 'risk'}, {}),
     'equal weights': ({'teacher_weights': 'equal'}, {}),
     'texture weights': ({'teacher_weights': 'texture'}, {}),
     'one size, as trained': ({'teacher_weights': 'equal', 'teacher_blind_sizes': 'trained'}, {}),
-    'risk, no residual': ({}, {'residual': False}),
-    'risk, recharged': ({'recharge': True}, {}),
-    'risk, all sizes': ({'teacher_blind_sizes': 'all'}, {}),
+    'risk, no residual': ({'teacher_weights': 'risk'}, {'residual': False}),
+    'risk, recharged': ({'teacher_weights': 'risk', 'recharge': True}, {}),
+    'risk, all sizes': ({'teacher_weights': 'risk', 'teacher_blind_sizes': 'all'}, {}),
 }
 THREE_STAGES = 'BNN and LAN (three stages)'
 
@@ -115,8 +115,7 @@ class Study:
         to_weights = choice.weights
 
         def predict(windows: torch.Tensor) -> torch.Tensor:
-            features = bnn.features(windows)
-            return torch.cat([bnn.predict(features, windows.shape[-2:], size) for size in choice.sizes], dim=1)
+            return bnn.predict_all(windows, choice.sizes)
 
         def denoise(image: np.ndarray) -> np.ndarray:
             noisy = torch.from_numpy(image.copy()).permute(2, 0, 1).float()
