@@ -62,6 +62,20 @@ def run_module(
     return done
 
 
+def train_in_two_processes(yml: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Train in two processes on the CPU, as torchrun starts them."""
+    return run_module(
+        'basicsr_sassid.train',
+        '-opt',
+        yml,
+        '--launcher',
+        'pytorch',
+        *arguments,
+        cwd=cwd,
+        launcher=('torch.distributed.run', '--nproc_per_node=2', '--standalone', '-m'),
+    )
+
+
 def run_code(code: str, cwd: Path) -> subprocess.CompletedProcess:
     """Python lines in a process group of their own, which they may kill."""
     return run_python('-c', code, cwd=cwd, start_new_session=True)

@@ -22,7 +22,7 @@ from helpers import (
     caches_of,
     latest_params,
     log_of,
-    run_module,
+    train_in_two_processes,
     trained,
     without_dry_run,
     write_yml,
@@ -191,15 +191,7 @@ def test_blind_sizes_model_in_two_processes_equals_one_with_both_batches(noisy_f
     yml = write_yml(opt, tmp_path / 'tiny.yml')
     for folder in ('one', 'two'):
         (tmp_path / folder).mkdir()
-    run_module(
-        'basicsr_sassid.train',
-        '-opt',
-        yml,
-        '--launcher',
-        'pytorch',
-        cwd=tmp_path / 'two',
-        launcher=('torch.distributed.run', '--nproc_per_node=2', '--standalone', '-m'),
-    )
+    train_in_two_processes(yml, tmp_path / 'two')
     opt['datasets']['train']['batch_size_per_gpu'] = 4
     trained(opt, tmp_path / 'one')
     # to uint16's steps: the predictions are of other batches

@@ -23,7 +23,17 @@ from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.utils.errors import UserError
 
-from helpers import assert_same, caches_of, run_code, run_module, tiny_options, weights_of, without_dry_run, write_yml
+from helpers import (
+    assert_same,
+    caches_of,
+    run_code,
+    run_module,
+    tiny_options,
+    train_in_two_processes,
+    weights_of,
+    without_dry_run,
+    write_yml,
+)
 
 
 def cached_options(photographs: Path, kind: str = 'lmdb', **changes) -> dict:
@@ -222,15 +232,7 @@ def test_two_processes_share_a_teacher_cache(photographs, tmp_path, kind):
     yml = write_yml(opt, tmp_path / 'tiny.yml')
     for folder in ('one', 'two'):
         (tmp_path / folder).mkdir()
-    done = run_module(
-        'basicsr_sassid.train',
-        '-opt',
-        yml,
-        '--launcher',
-        'pytorch',
-        cwd=tmp_path / 'two',
-        launcher=('torch.distributed.run', '--nproc_per_node=2', '--standalone', '-m'),
-    )
+    done = train_in_two_processes(yml, tmp_path / 'two')
     assert 'predicts 6 of 6 images' in done.stdout
     opt['datasets']['train']['batch_size_per_gpu'] = 4
     run_module('basicsr_sassid.train', '-opt', write_yml(opt, tmp_path / 'doubled.yml'), cwd=tmp_path / 'one')

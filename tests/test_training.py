@@ -21,6 +21,7 @@ from helpers import (
     assert_same,
     run_module,
     tiny_options,
+    train_in_two_processes,
     trained,
     weights_of,
     with_validation,
@@ -193,31 +194,14 @@ def test_two_processes_equal_one_with_the_doubled_batch(photographs, tmp_path):
     yml = write_yml(opt, tmp_path / 'tiny.yml')
     for folder in ('one', 'two'):
         (tmp_path / folder).mkdir()
-    run_module(
-        'basicsr_sassid.train',
-        '-opt',
-        yml,
-        '--launcher',
-        'pytorch',
-        cwd=tmp_path / 'two',
-        launcher=('torch.distributed.run', '--nproc_per_node=2', '--standalone', '-m'),
-    )
+    train_in_two_processes(yml, tmp_path / 'two')
     opt['datasets']['train']['batch_size_per_gpu'] = 4
     run_module('basicsr_sassid.train', '-opt', write_yml(opt, tmp_path / 'doubled.yml'), cwd=tmp_path / 'one')
     assert_same(weights_of(tmp_path / 'one'), weights_of(tmp_path / 'two'), rtol=1e-3, atol=1e-4)
     # and resumes
     (tmp_path / 'two/experiments/tiny/training_states/12.state').unlink()
     (tmp_path / 'two/experiments/tiny/models/net_g_latest.pth').unlink()
-    run_module(
-        'basicsr_sassid.train',
-        '-opt',
-        yml,
-        '--launcher',
-        'pytorch',
-        '--auto_resume',
-        cwd=tmp_path / 'two',
-        launcher=('torch.distributed.run', '--nproc_per_node=2', '--standalone', '-m'),
-    )
+    train_in_two_processes(yml, tmp_path / 'two', '--auto_resume')
     assert_same(weights_of(tmp_path / 'one'), weights_of(tmp_path / 'two'), rtol=1e-3, atol=1e-4)
 
 
