@@ -186,7 +186,7 @@ def write_weights(path: Path, state: dict[str, Tensor], **card) -> Path:
 
 
 def blind_sizes_options(photographs: Path, model: str = 'BlindSizesModel', **train) -> dict:
-    """A training of a BNN that teaches with several blind sizes, in milliseconds an iteration."""
+    """A student trained on a BNN's predictions with several blind sizes, in milliseconds an iteration."""
     opt = tiny_options(photographs, **({'teacher_weights': 'risk', **train} if model == 'BlindSizesModel' else train))
     opt['model_type'] = model
     del opt['network_lan'], opt['train']['stages']['lan']

@@ -1,4 +1,4 @@
-"""The blind sizes with which a BNN teaches: candidates, identity guard, choice, options."""
+"""The blind sizes of a BNN's pseudo-targets: candidates, identity guard, choice, options."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def test_blind_sizes_model_cached_prediction_of_a_turned_window_has_the_turned_p
             return 1
 
     seen = {}
-    build = 'basicsr_sassid.training.teaching.build_teacher_cache'
+    build = 'basicsr_sassid.training.pseudo_targets.build_teacher_cache'
     monkeypatch.setattr(build, lambda name, predict, dataset, *_: seen.update(target=predict(dataset.image(0))))
     model.teacher_cache('bnn', Images())
     is_nan = np.isnan(seen['target']).any(axis=2)

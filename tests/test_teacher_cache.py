@@ -209,7 +209,7 @@ def test_teacher_cache_killed_equals_the_uninterrupted_one(photographs, tmp_path
     run_module('basicsr_sassid.train', '-opt', yml, cwd=whole)
     # what a kill leaves: the first stage's end, and a cache with some answers
     code = (
-        'import os, signal, basicsr_sassid.training.teaching as m, basicsr_sassid.train as t\n'
+        'import os, signal, basicsr_sassid.training.pseudo_targets as m, basicsr_sassid.train as t\n'
         'predict, calls = m.sliding_window_predict, []\n'
         'm.sliding_window_predict = lambda *a, **k: calls.append(1) or (os.killpg(0, signal.SIGKILL) '
         'if len(calls) == 4 '

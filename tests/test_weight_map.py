@@ -1,4 +1,4 @@
-"""The teacher in the report: which blind sizes taught the student, and the map of their weights."""
+"""The teacher in the report: the blind sizes of the student's targets, and the map of their weights."""
 
 from __future__ import annotations
 

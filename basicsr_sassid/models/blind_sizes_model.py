@@ -1,9 +1,9 @@
-"""A BNN with many blind sizes teaches one student.
+"""A student of a BNN's predictions with many blind sizes.
 
 AT-BSN (Chen et al., CVPR 2024, arXiv 2303.16783): the BNN is trained with a large blind neighbourhood and predicts with
-several sizes, all of which teach the student alike. BlindSizesModel is the general form, which no paper has: the sizes
-follow the measured noise, and each pixel weights them, as SASSID's alpha weights its two teachers. Written from the
-papers. Licence: Apache-2.0.
+several sizes. All predictions are targets of the student, of equal weight. BlindSizesModel is the general form, which
+no paper has: the sizes follow the measured noise, and each pixel may weight them, as SASSID's alpha weights its two
+teachers. Written from the papers. Licence: Apache-2.0.
 """
 
 from __future__ import annotations

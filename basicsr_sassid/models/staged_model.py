@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from basicsr_sassid.training.protocols import WholeImageDataset
+from basicsr_sassid.training.pseudo_targets import PseudoTargetModel
 from basicsr_sassid.training.schema import TrainOptions
 from basicsr_sassid.training.stages import (
     RunningStage,
@@ -19,12 +20,11 @@ from basicsr_sassid.training.stages import (
     stage_at,
     validate_stages,
 )
-from basicsr_sassid.training.teaching import TeachingModel
 from basicsr_sassid.utils.device import choose_dtype
 from basicsr_sassid.utils.errors import UserError
 
 
-class StagedModel(TeachingModel):
+class StagedModel(PseudoTargetModel):
     """Base of the methods that train their networks in stages. A subclass is a table of rows: :attr:`stages`.
 
     Attributes:

@@ -96,7 +96,7 @@ class ThreeStageModel(StagedModel):
         if self.options.posterior and self.posterior is None:
             self.posterior = PosteriorMean(self.measure_noise(dataset))
         if stage.teachers and self.stage is not stage:
-            self.finish_stage()  # the BNN predicts as it will teach
+            self.finish_stage()  # the BNN predicts as for its targets
         if self.posterior and stage.teachers and not self.is_calibrated:
             self._calibrate_posterior(self.posterior, dataset)
         self.prepare_targets(stage, dataset)

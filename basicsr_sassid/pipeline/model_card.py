@@ -44,8 +44,8 @@ def model_card(
         'library': 'basicsr_sassid',
         'network': content['network'],
         'img_range': content['img_range'],
-        'method': 'U-Net that a BNN with several blind sizes teaches, after SASSID (Li et al., CVPR 2023) and AT-BSN '
-        '(Chen et al., CVPR 2024); trained on noisy photographs alone',
+        'method': 'U-Net trained on the predictions of a BNN with several blind sizes, after SASSID (Li et al., CVPR '
+        '2023) and AT-BSN (Chen et al., CVPR 2024); trained on noisy photographs alone',
         'trained_on': dict(photographs),
         'iterations': plan.iters,
         'blind_size': blind_size,

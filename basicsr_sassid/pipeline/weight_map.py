@@ -1,4 +1,4 @@
-"""Weight map of the report: the blind sizes that taught the student at each pixel."""
+"""Weight map of the report: the blind sizes of the student's targets at each pixel."""
 
 from __future__ import annotations
 

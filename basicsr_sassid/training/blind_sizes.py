@@ -1,4 +1,4 @@
-"""The blind sizes with which a trained BNN teaches, chosen from noisy images alone."""
+"""The blind sizes of a trained BNN's pseudo-targets, chosen from noisy images alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from basicsr_sassid.utils.errors import UserError
 MOST_KEPT = 0.5  # of the noise: a prediction that keeps more copies its input
 # (N, C, H, W), K sizes -> (N, K, C, H, W), in grey levels
 PredictSizes = Callable[[Tensor, Sequence[BlindSize]], Tensor]
-# the smallest, the middle and the largest safe size teach as well as all of them, in half the time (docs/ablations.md)
+# a student of the smallest, the middle and the largest safe size is as good as one of all sizes, in half the time
+# (docs/ablations.md)
 _MOST_SIZES = 3
 
 

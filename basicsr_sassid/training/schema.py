@@ -164,7 +164,7 @@ class BlindSizesTrainOptions(ThreeStageTrainOptions):
     """Block ``train`` of BlindSizesModel.
 
     Attributes:
-        teacher_blind_sizes: blind sizes with which the BNN teaches, from the smallest, each 0 (nothing is hidden), odd,
+        teacher_blind_sizes: blind sizes of the BNN's predictions, from the smallest, each 0 (nothing is hidden), odd,
             or ``[height, width]`` where no patch is turned or a cache holds the predictions; ``auto``: of 0 and the odd
             ones up to the BNN's own, without those whose predictions keep the noise, the smallest, the middle and the
             largest.

@@ -1,4 +1,4 @@
-"""TeachingModel: the targets that frozen teachers give, predicted for each patch or read from a cache."""
+"""PseudoTargetModel: the targets that frozen teachers give, predicted for each patch or read from a cache."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from basicsr_sassid.training.teachers import (
 )
 
 
-class TeachingModel(MultiNetworkModel):
+class PseudoTargetModel(MultiNetworkModel):
     """Base of StagedModel: what the teachers of a stage predict. A method overrides the hooks.
 
     Attributes:
