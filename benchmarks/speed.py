@@ -1,4 +1,4 @@
-"""How much faster than a reference implementation: training steps, inference, the local standard deviation, the loader.
+"""How much faster than a reference implementation: training steps, inference, the spectral denoiser, the loader ...
 
     python benchmarks/speed.py -o results/speed.json                  # all that this machine has, ten minutes
     python benchmarks/speed.py --only steps --width cpu
@@ -33,6 +33,7 @@ from timing import compare, print_table
 
 import reference  # isort: skip
 from inference_speed import time_inference  # isort: skip
+from spectral_speed import time_spectral  # isort: skip
 from training_steps import WIDTHS, time_steps  # isort: skip
 
 _WARM_UP = 20  # batches
@@ -129,6 +130,7 @@ KINDS = {
     'subsampling': time_subsampling,
     'loader': time_loader,
     'inference': time_inference,
+    'spectral': time_spectral,
 }
 
 

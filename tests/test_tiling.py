@@ -40,5 +40,5 @@ def test_tile_grid_off_the_multiple_raises_value_error(tile, overlap):
 
 def test_process_tiles_identity_returns_the_image_and_reports_progress():
     image, fractions = np.random.default_rng(0).random((100, 70, 3)), []
-    assert np.array_equal(process_tiles(image, lambda tile: tile, 50, 10, progress=fractions.append), image)
+    assert np.array_equal(process_tiles(image, lambda tile, box: tile, 50, 10, progress=fractions.append), image)
     assert fractions == [0.25, 0.5, 0.75, 1]

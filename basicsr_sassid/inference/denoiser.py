@@ -19,7 +19,7 @@ from basicsr_sassid.io.checkpoint import build_card_network, build_network, load
 from basicsr_sassid.io.weights_card import DELIVERED_ROLES, OWN_NETWORKS, TEACHERS
 from basicsr_sassid.ops.arrays import as_hwc, checked_image, white_level
 from basicsr_sassid.ops.dihedral import self_ensemble as mean_over_symmetries
-from basicsr_sassid.ops.tiling import process_tiles
+from basicsr_sassid.ops.tiling import Box, process_tiles
 from basicsr_sassid.utils.blind_size import BlindSize
 from basicsr_sassid.utils.device import PRECISIONS, choose_device, choose_dtype
 from basicsr_sassid.utils.errors import UserError
@@ -167,7 +167,7 @@ class Denoiser:
         pixels = as_hwc(image)
         white = white_level(pixels.dtype)
 
-        def denoise_tile(tile: np.ndarray) -> np.ndarray:
+        def denoise_tile(tile: np.ndarray, box: Box) -> np.ndarray:
             denoised = self._predict(tile.astype(np.float32) * (self.img_range / white)) / self.img_range
             if not np.isfinite(denoised).all():
                 raise UserError('the result is not finite: the weights are damaged, or img_range is not theirs')

@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import fft
+import torch
 
-from basicsr_sassid.noise.model import MAX_LAG, NoiseModel
-from basicsr_sassid.noise.sigma_map import local_intensity, noise_gain
+from basicsr_sassid.inference import grouping
+from basicsr_sassid.inference.shrinkage import Shrinkage
+from basicsr_sassid.noise.estimate import PATCH
+from basicsr_sassid.noise.local_sigma import LocalSigma, measure_local_sigma
+from basicsr_sassid.noise.model import NoiseModel
+from basicsr_sassid.noise.sigma_map import local_intensity
+from basicsr_sassid.noise.spectrum import (
+    OPPONENT,
+    block_covariances,
+    block_power,
+    grey_correlation,
+    opponent_correlation,
+    scale_covariances,
+)
 from basicsr_sassid.ops.arrays import as_hwc, checked_image, is_grey, white_level
-from basicsr_sassid.ops.tiling import process_tiles
+from basicsr_sassid.ops.block_dct import BLOCK, STRIDE
+from basicsr_sassid.ops.tiling import Box, process_tiles
+from basicsr_sassid.utils.device import choose_device
 from basicsr_sassid.utils.sequences import Progress
 
-BLOCK = 16  # pixels a side of a local spectrum
-_STRIDE = 4
 _SCALES = 3
-_THRESHOLD = 3.2  # standard deviations of a coefficient's noise
-_COARSE_BAND = 0.4  # fraction of a coarser scale's frequencies that replace the finer scale's
 TILE, _OVERLAP = 512, 64  # pixels
-_GRID = 64  # of the power spectrum
-# luminance and two differences of colour, orthonormal: a photograph's channels differ little, so most is in the first
-_OPPONENT = np.linalg.qr(np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], float).T)[0].T.astype(np.float32)
 
 
 class SpectralDenoiser:
-    """Denoise images whose noise was measured. A classical method, on NumPy, SciPy and OpenCV.
+    """Denoise images whose noise was measured. A classical method, which needs no training.
 
-    Every pixel is divided by the noise's standard deviation at its intensity. Overlapping 16x16 blocks of luminance and
+    Every pixel is divided by the standard deviation of the noise there. Overlapping 16x16 blocks of luminance and
     colour differences are transformed by a DCT, whose coefficients are compared with the noise's power in them, which
     follows from its correlation: first by a threshold, then by a Wiener filter whose signal power is that of the first
-    result. There are three scales; the low frequencies of each are taken from the coarser one.
+    result, and which filters groups of similar blocks together. There are three scales; the low frequencies of each are
+    taken from the coarser one.
 
     Args:
         noise: of :func:`estimate_noise`, from this image or from others like it.
-        adapt: measure the noise gain (the ISO) in each image, keeping the shape of ``noise``.
+        adapt: measure the noise's standard deviation all over each image, keeping the correlation of ``noise``.
         strength: factor on the noise's standard deviation.
         tile: side of the tiles in which an image is denoised, pixels.
+        grouping: filter similar blocks together, as BM3D does; without it the denoiser is faster.
+        device: ``'cpu'``, ``'cuda'``, ``'auto'`` ... where the images are denoised.
+
+    Raises:
+        UserError: there is no such device.
 
     Example:
         >>> from basicsr_sassid import estimate_noise
@@ -45,9 +58,23 @@ class SpectralDenoiser:
         True
     """
 
-    def __init__(self, noise: NoiseModel, adapt: bool = True, strength: float = 1.0, tile: int = TILE) -> None:
-        self.noise, self.adapt, self.strength, self.tile = noise, adapt, strength, tile
-        self.powers = {grey: _block_powers(noise.as_grey() if grey else noise) for grey in (False, True)}
+    def __init__(
+        self,
+        noise: NoiseModel,
+        adapt: bool = True,
+        strength: float = 1.0,
+        tile: int = TILE,
+        grouping: bool = True,
+        device: str = 'cpu',
+    ) -> None:
+        self.noise, self.adapt, self.strength, self.tile, self.grouping = noise, adapt, strength, tile, grouping
+        self.device = choose_device(device)
+        self.powers: dict[bool, list[torch.Tensor]] = {}  # by whether the image is grey
+        self.covariances: dict[bool, list[torch.Tensor]] = {}
+        for grey, correlation in ((False, opponent_correlation(noise)), (True, grey_correlation(noise))):
+            scales = scale_covariances(correlation, _SCALES)
+            self.powers[grey] = [torch.from_numpy(block_power(scale, BLOCK)).to(self.device) for scale in scales]
+            self.covariances[grey] = [_group_covariances(scale).to(self.device) for scale in scales]
 
     def __call__(self, image: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         """Denoise one image.
@@ -69,111 +96,60 @@ class SpectralDenoiser:
         """Denoise an image whose floats may leave [0, 1], as the probes of :func:`monte_carlo_sure` do."""
         pixels = as_hwc(image)
         white = white_level(pixels.dtype)
-        gain = self.strength * (noise_gain(image, self.noise) if self.adapt else np.ones(3, np.float32))
-        powers = self.powers[is_grey(pixels)]
+        grey = is_grey(pixels)
+        planes = pixels[..., :1] if grey else pixels
+        sigma = measure_local_sigma(planes, self.noise) if self.adapt and min(image.shape[:2]) >= PATCH else None
+        shrinkage = self._shrinkage(grey, None if sigma is None else sigma.colour_gain)
 
-        def denoise_tile(tile: np.ndarray) -> np.ndarray:
-            rgb = np.broadcast_to(tile, (*tile.shape[:2], 3)).astype(np.float32) * (255.0 / white)
-            denoised = (self._denoise(rgb, gain, powers) * (white / 255.0)).clip(0, white)
-            denoised = denoised.mean(axis=2, keepdims=True) if tile.shape[2] == 1 else denoised
+        def denoise_tile(tile: np.ndarray, box: Box) -> np.ndarray:
+            levels = tile.astype(np.float32) * np.float32(255.0 / white)
+            denoised = (self._denoise(levels, box, sigma, shrinkage) * (white / 255.0)).clip(0, white)
             return denoised.round() if white > 1 else denoised
 
-        return process_tiles(pixels, denoise_tile, self.tile, _OVERLAP, progress=progress).reshape(image.shape)
+        denoised = process_tiles(planes, denoise_tile, self.tile, _OVERLAP, progress=progress)
+        return (np.repeat(denoised, 3, axis=2) if grey and pixels.shape[2] == 3 else denoised).reshape(image.shape)
 
-    def _denoise(self, rgb: np.ndarray, gain: np.ndarray, powers: list[np.ndarray]) -> np.ndarray:
-        """(H, W, 3), grey levels: scale the noise to variance 1 everywhere, denoise, scale back."""
-        height, width = rgb.shape[:2]
-        unit = 2 ** (_SCALES - 1) * _STRIDE
+    def _shrinkage(self, grey: bool, gain: np.ndarray | None) -> Shrinkage:
+        """The shrinkage of an image whose opponent channels have ``gain`` times the noise of the model."""
+        powers, covariances = self.powers[grey], self.covariances[grey]
+        if gain is not None:
+            square = torch.from_numpy(gain).to(self.device)[:, None, None] ** 2
+            powers = [power * square for power in powers]
+            covariances = [(table.unflatten(1, (len(gain), -1)) * square[..., 0]).flatten(1) for table in covariances]
+        return Shrinkage(powers, covariances if self.grouping else None)
+
+    @torch.inference_mode()
+    def _denoise(
+        self, levels: np.ndarray, box: Box, local_sigma: LocalSigma | None, shrinkage: Shrinkage
+    ) -> np.ndarray:
+        """(H, W, C), grey levels, at ``box`` of the image: scale the noise to variance 1, denoise, scale back."""
+        height, width, channels = levels.shape
+        unit = 2 ** (_SCALES - 1) * STRIDE
         least = 2 ** (_SCALES - 1) * BLOCK  # a block at the coarsest scale
         padding = [(BLOCK, max(BLOCK + -side % unit, least - BLOCK - side)) for side in (height, width)] + [(0, 0)]
-        padded = np.pad(rgb, padding, 'reflect' if min(height, width) > least else 'symmetric')
-        sigma = gain * self.noise.sigma_at(local_intensity(padded))
-        sigma = np.maximum(sigma, 1e-3)
-        opponent = np.tensordot(padded / sigma, _OPPONENT, (2, 1)).transpose(2, 0, 1)
-        clean = np.stack(
-            [
-                _multiscale(plane, [power[channel] for power in powers])
-                for channel, plane in enumerate(np.ascontiguousarray(opponent))
-            ],
-            axis=2,
-        )
-        return (clean @ _OPPONENT * sigma)[BLOCK : BLOCK + height, BLOCK : BLOCK + width]
+        mode = 'reflect' if min(height, width) > least else 'symmetric'
+        padded = np.pad(levels, padding, mode)
+        sigma = self._model_sigma(padded) if local_sigma is None else np.pad(local_sigma.at(*box), padding, mode)
+        sigma = np.maximum(sigma * np.float32(self.strength), np.float32(1e-3))
+        opponent = torch.from_numpy(OPPONENT if channels == 3 else np.ones((1, 1), np.float32)).to(self.device)
+        scaled = torch.from_numpy(padded / sigma).to(self.device).permute(2, 0, 1)
+        planes = torch.tensordot(opponent, scaled, dims=1).contiguous()
+        clean = torch.tensordot(opponent.T, shrinkage(planes), dims=1)
+        denoised = clean.permute(1, 2, 0).cpu().numpy() * sigma
+        return denoised[BLOCK : BLOCK + height, BLOCK : BLOCK + width]
+
+    def _model_sigma(self, levels: np.ndarray) -> np.ndarray:
+        """(H, W, C): sigma by the model's curve."""
+        intensity = local_intensity(levels).reshape(levels.shape)
+        by_channel = self.noise.sigma_at(np.broadcast_to(intensity, (*levels.shape[:2], 3)))
+        return by_channel if levels.shape[2] == 3 else by_channel.mean(axis=2, keepdims=True)
 
 
-def _block_powers(noise: NoiseModel) -> list[np.ndarray]:
-    """For each scale (3, 16, 16): the noise's variance in each DCT coefficient of the three opponent channels."""
-    rows = np.arange(BLOCK)
-    basis = np.sqrt(2 / BLOCK) * np.cos(np.pi * (rows + 0.5) * rows[:, None] / BLOCK)
-    basis[0] = np.sqrt(1 / BLOCK)
-    lags = np.stack([np.correlate(row, row, 'full') for row in basis])  # (16, 31): of each basis function with itself
-    opponent = np.einsum('kc,kd,cdyx->kyx', _OPPONENT, _OPPONENT, noise.cross_correlation)
-    on_grid = np.zeros((3, _GRID, _GRID))
-    on_grid[:, : 2 * MAX_LAG + 1, : 2 * MAX_LAG + 1] = opponent
-    spectrum = np.fft.fft2(np.roll(on_grid, (-MAX_LAG, -MAX_LAG), axis=(1, 2))).real.clip(0)
-    powers: list[np.ndarray] = []
-    for _ in range(_SCALES):
-        covariance = np.fft.fftshift(np.fft.ifft2(spectrum).real, axes=(1, 2))
-        middle = covariance.shape[1] // 2
-        if middle < BLOCK:  # a coarse scale's noise is all but white: zero further away
-            covariance = np.pad(covariance, ((0, 0), *[(BLOCK - middle, BLOCK - middle)] * 2))
-            middle = BLOCK
-        near = covariance[:, middle - BLOCK + 1 : middle + BLOCK, middle - BLOCK + 1 : middle + BLOCK]
-        powers.append(np.maximum(lags @ near @ lags.T, 1e-4).astype(np.float32))
-        quarter = spectrum.shape[1] // 4  # halving the sides keeps the lower half of the frequencies
-        low = np.fft.fftshift(spectrum, axes=(1, 2))[:, quarter:-quarter, quarter:-quarter]
-        spectrum = np.fft.ifftshift(low, axes=(1, 2)) / 4  # and averages four pixels
-    return powers
-
-
-def _multiscale(plane: np.ndarray, powers: list[np.ndarray]) -> np.ndarray:
-    """(H, W), sides multiples of 4 * 2^(scales - 1), denoised at this scale and the coarser ones."""
-    clean = _threshold_then_wiener(plane, powers[0])
-    if len(powers) == 1:
-        return clean
-    height, width = (side // 2 for side in plane.shape)
-    spectrum = _dct(clean)
-    coarse = _inverse_dct(_dct(plane)[:height, :width]) / 2
-    coarse_spectrum = _dct(_multiscale(coarse, powers[1:])) * 2
-    low = tuple(slice(0, int(_COARSE_BAND * side)) for side in (height, width))
-    spectrum[low] = coarse_spectrum[low]
-    return _inverse_dct(spectrum)
-
-
-def _threshold_then_wiener(plane: np.ndarray, power: np.ndarray) -> np.ndarray:
-    noisy = _spectra(plane)
-    significant = np.abs(noisy) > _THRESHOLD * np.sqrt(power)
-    significant[..., 0, 0] = True
-    first = _overlap_add(noisy * significant, 1 / (significant * power).sum(axis=(-1, -2)), plane.shape)
-    signal = _spectra(first) ** 2
-    gain = signal / (signal + power)
-    return _overlap_add(noisy * gain, 1 / (gain**2 * power).sum(axis=(-1, -2)).clip(1e-6), plane.shape)
-
-
-def _spectra(plane: np.ndarray) -> np.ndarray:
-    """(rows, columns, 16, 16): DCT of every block."""
-    blocks = np.lib.stride_tricks.sliding_window_view(plane, (BLOCK, BLOCK))[::_STRIDE, ::_STRIDE]
-    return _dct(blocks)
-
-
-def _overlap_add(spectra: np.ndarray, weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Transform blocks back and average them where they overlap, weighted: (rows, columns, 16, 16) -> ``shape``."""
-    blocks = _inverse_dct(spectra) * weights[..., None, None]
-    total, weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    phases = BLOCK // _STRIDE
-    for top in range(phases):
-        for left in range(phases):  # blocks of one phase lie side by side
-            subset = blocks[top::phases, left::phases]
-            rows, columns = subset.shape[0] * BLOCK, subset.shape[1] * BLOCK
-            box = (slice(top * _STRIDE, top * _STRIDE + rows), slice(left * _STRIDE, left * _STRIDE + columns))
-            total[box] += subset.transpose(0, 2, 1, 3).reshape(rows, columns)
-            weight[box] += weights[top::phases, left::phases].repeat(BLOCK, 0).repeat(BLOCK, 1)
-    return total / weight
-
-
-def _dct(x: np.ndarray) -> np.ndarray:
-    """Orthonormal DCT over the last two axes."""
-    return np.asarray(fft.dctn(x, axes=(-2, -1), norm='ortho'))
-
-
-def _inverse_dct(x: np.ndarray) -> np.ndarray:
-    return np.asarray(fft.idctn(x, axes=(-2, -1), norm='ortho'))
+def _group_covariances(covariance: np.ndarray) -> torch.Tensor:
+    """The table that :class:`GroupedWiener` wants."""
+    farthest = 2 * grouping.REACH
+    distances = [(down, across) for down in range(farthest + 1) for across in range(-farthest, farthest + 1)]
+    # of the first row the half with negative distances is left out, by the numbering of the table
+    in_pixels = [(STRIDE * down, STRIDE * across) for down, across in distances[farthest:]]
+    table = block_covariances(covariance, BLOCK, in_pixels)
+    return torch.from_numpy(table.reshape(len(table), -1).astype(np.float32))

@@ -43,7 +43,7 @@ def tile_grid(height: int, width: int, tile: int, overlap: int, multiple: int) -
 
 def process_tiles(
     pixels: np.ndarray,
-    function: Callable[[np.ndarray], np.ndarray],
+    function: Callable[[np.ndarray, Box], np.ndarray],
     tile: int,
     overlap: int,
     multiple: int = 1,
@@ -53,7 +53,7 @@ def process_tiles(
 
     Args:
         pixels: (H, W, C).
-        function: (h, w, C) to the same shape, in the value range of ``pixels``.
+        function: (h, w, C) and its box in ``pixels`` to the same shape, in the value range of ``pixels``.
         tile, overlap, multiple: see :func:`tile_grid`.
         progress: called with the fraction done, 0 to 1.
 
@@ -64,7 +64,7 @@ def process_tiles(
     height, width = pixels.shape[:2]
     tiles = list(tile_grid(height, width, tile, overlap, multiple))
     for number, (input_box, crop_box, output_box) in enumerate(tiles, 1):
-        result[output_box] = function(pixels[input_box])[crop_box]
+        result[output_box] = function(pixels[input_box], input_box)[crop_box]
         if progress:
             progress(number / len(tiles))
     return result
