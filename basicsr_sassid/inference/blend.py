@@ -78,13 +78,14 @@ class BlendedDenoiser:
             (denoise(fine, scaled(progress, number / len(weighted), 1 / len(weighted))), weight)
             for number, (denoise, weight) in enumerate(weighted)
         ]
-        output = np.empty_like(pixels)
+        output = np.empty_like(fine)
         for top in range(0, len(pixels), _ROWS):
             rows = slice(top, top + _ROWS)
             mean = sum(result[rows].astype(np.float32) * weight for result, weight in results)
             blended = self._apply_strength(fine[rows].astype(np.float32), np.asarray(mean))
-            output[rows] = (blended * (white / 65535)).round().clip(0, white)
-        return restore_coarse_colour(output, pixels) if self.keep_colour else output
+            output[rows] = blended.round().clip(0, 65535)
+        output = restore_coarse_colour(output, fine) if self.keep_colour else output
+        return output if white == 65535 else (output // 257 + (output % 257 > 128)).astype(pixels.dtype)
 
     def _apply_strength(self, noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
         chroma = self.strength if self.chroma is None else self.chroma

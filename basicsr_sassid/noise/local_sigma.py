@@ -74,30 +74,32 @@ def measure_local_sigma(pixels: np.ndarray, noise: NoiseModel) -> LocalSigma:
     """
     channels = pixels.shape[2]
     white = white_level(pixels.dtype)
+    gain = noise_gain(pixels, noise)
     correlation = grey_correlation(noise) if channels == 1 else rgb_correlation(noise)
     power = _patch_power(correlation)
-    means: list[np.ndarray] = []
-    sigmas: list[np.ndarray] = []
     rows, columns = (range(side // _STEP + 1) for side in pixels.shape[:2])
+    # allocated first: small arrays between the large ones of the loop would keep their memory from being used again
+    means, sigmas = (np.empty((len(rows), len(columns), channels), np.float32) for _ in range(2))
     step = max(_BATCH // len(columns), 1)
-    for strip in (rows[start : start + step] for start in range(0, len(rows), step)):
+    for start in range(0, len(rows), step):
+        strip = rows[start : start + step]
         patches = _patches(pixels, strip, columns) * (255.0 / white)
-        means.append(patches.mean(dim=(-1, -2)).numpy())
-        sigmas.append(_median_sigma(_coefficients(patches), power).numpy())
-    logarithm = np.log(np.concatenate(sigmas).clip(_LEAST))
+        means[start : start + step] = patches.mean(dim=(-1, -2)).numpy()
+        sigmas[start : start + step] = _median_sigma(_coefficients(patches), power).numpy()
+    logarithm = np.log(sigmas.clip(_LEAST))
     middle = np.median(logarithm, axis=(0, 1))
     smooth = _as_planes(cv2.GaussianBlur(cv2.medianBlur(logarithm, 3), (0, 0), 1), channels)
     logarithm = middle + _LOCAL * (smooth - middle)
-    flat = np.log(_model_sigma(pixels, np.concatenate(means), noise).clip(_LEAST))
+    flat = np.log(_model_sigma(gain, means, noise).clip(_LEAST))
     logarithm = np.minimum(logarithm, _as_planes(cv2.GaussianBlur(flat, (0, 0), 1), channels))
     sigma = np.exp(logarithm).astype(np.float32)
-    gain = np.ones(1) if channels == 1 else _colour_gain(pixels, sigma * np.float32(white / 255), noise)
-    return LocalSigma(sigma, gain.astype(np.float32))
+    colour_gain = np.ones(1) if channels == 1 else _colour_gain(pixels, sigma * np.float32(white / 255), noise)
+    return LocalSigma(sigma, colour_gain.astype(np.float32))
 
 
-def _model_sigma(pixels: np.ndarray, means: np.ndarray, noise: NoiseModel) -> np.ndarray:
+def _model_sigma(gain: np.ndarray, means: np.ndarray, noise: NoiseModel) -> np.ndarray:
     """(h, w, C): sigma by the model's curve and the photograph's noise gain, at the patches' means."""
-    by_channel = noise_gain(pixels, noise) * noise.sigma_at(np.broadcast_to(means, (*means.shape[:2], 3)))
+    by_channel = gain * noise.sigma_at(np.broadcast_to(means, (*means.shape[:2], 3)))
     return by_channel if means.shape[2] == 3 else by_channel.mean(axis=2, keepdims=True)
 
 
