@@ -169,10 +169,11 @@ class BM3DOptions(MethodOptions):
 
 
 class SpectralOptions(MethodOptions):
-    """The classical denoiser of this package; ``adapt`` and ``strength`` are SpectralDenoiser's."""
+    """The classical denoiser of this package; the keys are SpectralDenoiser's arguments."""
 
     adapt: bool | None = None
     strength: float | None = Field(default=None, ge=0, le=100)
+    grouping: bool | None = None
 
 
 class NetworkOptions(MethodOptions):
