@@ -52,14 +52,17 @@ def add_photograph_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--reference', type=Path, help='folder of their clean references, for the PSNR alone')
 
 
-def read_photographs(args: argparse.Namespace, folder: Path, every: int = 1) -> Photographs:
-    """The photographs that the arguments name; an LMDB of the first of every ``every`` is kept in ``folder``."""
+def photograph_folders(args: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
+    """The folders of noisy photographs and of their references that the arguments name, or simulated ones below
+    ``folder``."""
     if (args.noisy is None) != (args.reference is None):
         sys.exit('--noisy and --reference: give both, or none for the simulated photographs')
-    is_simulated = args.noisy is None
-    noisy, reference = (
-        demo.simulate_photographs(folder / 'photographs') if is_simulated else (args.noisy, args.reference)
-    )
+    return demo.simulate_photographs(folder / 'photographs') if args.noisy is None else (args.noisy, args.reference)
+
+
+def read_photographs(args: argparse.Namespace, folder: Path, every: int = 1) -> Photographs:
+    """The photographs that the arguments name; an LMDB of the first of every ``every`` is kept in ``folder``."""
+    noisy, reference = photograph_folders(args, folder)
     database = folder / 'noisy.lmdb'
     if not database.exists():
         prepare_folder(list_images(noisy)[::every], database, size=512)
@@ -68,7 +71,7 @@ def read_photographs(args: argparse.Namespace, folder: Path, every: int = 1) -> 
         database,
         list(evenly_spaced(pairs, MAX_PAIRS)),
         estimate_noise(image for image, _ in pairs),
-        demo.SIMULATED_NETWORKS if is_simulated else {},
+        demo.SIMULATED_NETWORKS if args.noisy is None else {},
     )
 
 

@@ -12,9 +12,7 @@ three strengths; BM3D is given the same measured level. The clean references ser
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,13 +21,14 @@ from pathlib import Path
 import numpy as np
 import skimage.color
 import skimage.data
+import torch
 
-from common import Pairs, add_photograph_arguments, demo, mean_psnr  # isort: skip
+from common import Pairs, add_photograph_arguments, demo, mean_psnr, photograph_folders  # isort: skip
 
 from basicsr_sassid import NoiseModel, SpectralDenoiser, estimate_noise
 from basicsr_sassid._compat import numpy_with_trapz
 from basicsr_sassid.inference.shrinkage import Shrinkage
-from basicsr_sassid.noise.sigma_map import local_intensity, noise_gain
+from basicsr_sassid.noise.sigma_map import sigma_map
 from basicsr_sassid.ops.arrays import centre_crop
 
 import reference_spectral  # isort: skip
@@ -40,15 +39,20 @@ READ_NOISE = 2.0  # grey levels
 SIDE = 256  # pixels of a grey image
 
 
+class WithoutGain(Shrinkage):
+    """Shrinkage that takes the noise of colour differences from the model."""
+
+    def with_gain(self, gain: torch.Tensor) -> Shrinkage:
+        """The same."""
+        return self
+
+
 class Variant(SpectralDenoiser):
-    """The spectral denoiser with other settings of its shrinkage; without the colour gain if ``colour`` is False."""
+    """The spectral denoiser without groups, with another shrinkage."""
 
-    def __init__(self, noise: NoiseModel, colour: bool = True, **settings: object) -> None:
-        super().__init__(noise, grouping=bool(settings.pop('grouping', False)))
-        self.colour, self.settings = colour, settings
-
-    def _shrinkage(self, grey: bool, gain: np.ndarray | None) -> Shrinkage:
-        return dataclasses.replace(super()._shrinkage(grey, gain if self.colour else None), **self.settings)
+    def __init__(self, noise: NoiseModel, kind: type[Shrinkage] = Shrinkage, **settings: float) -> None:
+        super().__init__(noise, grouping=False)
+        self.shrinkages = {grey: kind(usual.powers, **settings) for grey, usual in self.shrinkages.items()}
 
 
 def variants(noise: NoiseModel) -> dict[str, Denoise]:
@@ -56,7 +60,7 @@ def variants(noise: NoiseModel) -> dict[str, Denoise]:
     return {
         'noisy': lambda image: image,
         'first implementation': reference_spectral.SpectralDenoiser(noise),
-        '+ local sigma': Variant(noise, colour=False, grids=1, coarse_band=0.4),
+        '+ local sigma': Variant(noise, WithoutGain, grids=1, coarse_band=0.4),
         '+ sigma of colour differences': Variant(noise, grids=1, coarse_band=0.4),
         '+ narrower coarse band': Variant(noise, grids=1),
         '+ second grid (grouping=False)': SpectralDenoiser(noise, grouping=False),
@@ -94,8 +98,7 @@ def bm3d_denoiser(noise: NoiseModel) -> Denoise:
     import bm3d  # an extra
 
     def denoise(image: np.ndarray) -> np.ndarray:
-        rgb = np.repeat(image.astype(np.float32), 3, axis=2)
-        sigma = noise_gain(image, noise) * noise.sigma_at(local_intensity(rgb))
+        sigma = sigma_map(image, noise)
         with numpy_with_trapz():
             result = bm3d.bm3d(image[..., 0] / 255.0, float(np.sqrt((sigma**2).mean())) / 255)
         return (result.clip(0, 1) * 255).round().astype(np.uint8)[..., None]
@@ -126,16 +129,11 @@ def main() -> None:
     parser.add_argument('--every', type=int, default=1, help='use every n-th photograph')
     parser.add_argument('--grey', action='store_true', help='grey images with simulated noise, against BM3D')
     args = parser.parse_args()
-    if (args.noisy is None) != (args.reference is None):
-        sys.exit('--noisy and --reference: give both, or none for the simulated photographs')
     if args.grey:
         print_grey()
         return
     with tempfile.TemporaryDirectory() as folder:
-        noisy, reference = (
-            demo.simulate_photographs(Path(folder)) if args.noisy is None else (args.noisy, args.reference)
-        )
-        print_variants(demo.read_pairs(noisy, reference)[:: args.every])
+        print_variants(demo.read_pairs(*photograph_folders(args, Path(folder)))[:: args.every])
 
 
 if __name__ == '__main__':

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,13 +13,11 @@ from basicsr_sassid.inference.export import export_onnx
 from basicsr_sassid.io.atomic import save_torch
 
 import reference
-from timing import ROOT, compare
+from timing import compare, has_peak_memory, run_fresh
 
 _MEMORY = """
-import re, sys, numpy as np, torch
+import sys, numpy as np, torch
 from basicsr_sassid import Denoiser
-def peak():  # in MiB; not getrusage's, which a process inherits from the one that started it
-    return int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) / 1024
 denoise = Denoiser(sys.argv[1], sys.argv[2])
 side = int(sys.argv[3])
 image = np.zeros((side, side, 3), np.uint8)
@@ -85,17 +80,10 @@ def _time_onnx(weights: Path, state: dict[str, torch.Tensor], rounds: int) -> di
 def _measure_memory(weights: Path, device: str) -> dict[str, dict[str, float]]:
     """Peak resident memory of a fresh process, for photographs of 1, 9 and 36 megapixels. Linux alone."""
     rows: dict[str, dict[str, float]] = {}
-    if not Path('/proc/self/status').is_file():
+    if not has_peak_memory():
         return rows
     for side in (1000, 3000, 6000):
-        done = subprocess.run(
-            [sys.executable, '-c', _MEMORY, str(weights), device, str(side)],
-            text=True,
-            check=True,
-            stdout=subprocess.PIPE,
-            env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        )
-        loaded, peak, on_gpu = map(float, done.stdout.split()[-3:])
+        loaded, peak, on_gpu = run_fresh(_MEMORY, weights, device, side)
         rows[f'memory, {side * side / 1e6:.0f} megapixels'] = {
             'loaded_mib': loaded,
             'peak_mib': peak,

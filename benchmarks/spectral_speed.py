@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,14 +14,12 @@ from basicsr_sassid.inference.shrinkage import Shrinkage
 from basicsr_sassid.noise.synthetic import simulate_camera
 
 import reference_spectral
-from timing import ROOT, compare
+from timing import compare, has_peak_memory, run_fresh
 
 _MEMORY = """
-import re, sys, numpy as np
+import sys, numpy as np
 from basicsr_sassid import SpectralDenoiser, estimate_noise
 import reference_spectral
-def peak():  # in MiB
-    return int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) / 1024
 side = int(sys.argv[2])
 rng = np.random.default_rng(0)
 noisy = (128 + 10 * rng.standard_normal((500, 500, 3))).clip(0, 255).astype(np.uint8)
@@ -44,19 +38,11 @@ def simulated_photograph(side: int) -> tuple[np.ndarray, NoiseModel]:
     return noisy, estimate_noise([noisy])
 
 
-def planes_of(noisy: np.ndarray, noise: NoiseModel) -> np.ndarray:
-    """(3, H, W) float32: opponent channels whose noise has variance 1."""
-    opponent = reference_spectral.OPPONENT
-    return np.ascontiguousarray(
-        (opponent @ (noisy / noise.sigma.astype(np.float32))[..., None])[..., 0].transpose(2, 0, 1)
-    )
-
-
 def time_spectral(device: torch.device, rounds: int) -> dict[str, dict[str, float]]:
     """The same algorithm on one tile, then whole photographs by the denoiser's defaults and without grouping."""
     rows: dict[str, dict[str, float]] = {}
     noisy, noise = simulated_photograph(672)
-    planes, sigma = planes_of(noisy, noise), float(noise.sigma.mean())
+    planes = reference_spectral.opponent_planes(noisy / noise.sigma.astype(np.float32))
     powers = reference_spectral.block_powers(noise)
     shrinkage = Shrinkage([torch.from_numpy(power).to(device) for power in powers], grids=1, coarse_band=0.4)
     on_device = torch.from_numpy(planes).to(device)
@@ -66,7 +52,7 @@ def time_spectral(device: torch.device, rounds: int) -> dict[str, dict[str, floa
 
     with torch.inference_mode():
         row = compare(first, lambda: shrinkage(on_device), rounds, device)
-        difference = np.abs(shrinkage(on_device).cpu().numpy() - first()) * sigma
+        difference = np.abs(shrinkage(on_device).cpu().numpy() - first()) * noise.sigma.mean()
     row['megapixels_a_second'] = 0.672**2 / row['ours_seconds']
     row['mean_difference'] = float(difference.mean())
     row['99.9_percent_below'] = float(np.quantile(difference, 0.999))
@@ -84,18 +70,11 @@ def time_spectral(device: torch.device, rounds: int) -> dict[str, dict[str, floa
 
 def _measure_memory() -> Iterator[tuple[str, dict[str, float]]]:
     """Peak resident memory of a fresh process, for photographs of 1 and 36 megapixels. Linux alone."""
-    if not Path('/proc/self/status').is_file():
+    if not has_peak_memory():
         return
     for side in (1000, 6000):
         peaks: dict[str, float] = {}
         for kind in ('reference', 'ours'):
-            done = subprocess.run(
-                [sys.executable, '-c', _MEMORY, kind, str(side)],
-                text=True,
-                check=True,
-                stdout=subprocess.PIPE,
-                env={**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tests"}'},
-            )
-            loaded, peak = map(float, done.stdout.split()[-2:])
+            loaded, peak = run_fresh(_MEMORY, kind, side)
             peaks[f'{kind}_mib_above_loaded'] = peak - loaded
         yield f'memory, {side * side / 1e6:.0f} megapixels', peaks

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -40,6 +42,30 @@ def compare(
         **{f'{name}_seconds': value for name, value in seconds.items()},
         'ratio': seconds['reference'] / seconds['ours'],
     }
+
+
+_PEAK = """
+import re
+def peak():  # in MiB; not getrusage's, which a process inherits from the one that started it
+    return int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) / 1024
+"""
+
+
+def has_peak_memory() -> bool:
+    """Whether the system reports it: Linux alone does."""
+    return Path('/proc/self/status').is_file()
+
+
+def run_fresh(script: str, *arguments: object) -> list[float]:
+    """The numbers that a script prints last, run in a fresh process; ``peak()`` there is its peak memory in MiB."""
+    done = subprocess.run(
+        [sys.executable, '-c', _PEAK + script, *map(str, arguments)],
+        text=True,
+        check=True,
+        stdout=subprocess.PIPE,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests')])},
+    )
+    return [float(word) for word in done.stdout.splitlines()[-1].split()]
 
 
 def print_table(title: str, rows: dict[str, dict[str, float]]) -> None:

@@ -56,9 +56,13 @@ class SpectralDenoiser:
         padded = np.pad(rgb, padding, 'reflect' if min(height, width) > least else 'symmetric')
         sigma = gain * self.noise.sigma_at(local_intensity(padded))
         sigma = np.maximum(sigma, 1e-3)
-        opponent = np.tensordot(padded / sigma, OPPONENT, (2, 1)).transpose(2, 0, 1)
-        clean = multiscale_planes(np.ascontiguousarray(opponent), powers).transpose(1, 2, 0)
+        clean = multiscale_planes(opponent_planes(padded / sigma), powers).transpose(1, 2, 0)
         return (clean @ OPPONENT * sigma)[BLOCK : BLOCK + height, BLOCK : BLOCK + width]
+
+
+def opponent_planes(rgb: np.ndarray) -> np.ndarray:
+    """(H, W, 3) -> (3, H, W), contiguous: luminance and colour differences."""
+    return np.ascontiguousarray(np.tensordot(rgb, OPPONENT, (2, 1)).transpose(2, 0, 1))
 
 
 def block_powers(noise: NoiseModel) -> list[np.ndarray]:

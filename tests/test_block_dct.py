@@ -29,7 +29,7 @@ def nothing(columns: int) -> block_dct.Shrink:
 def test_analyse_equals_scipy_dct_of_every_block():
     x = planes()
     rows, columns = (block_dct.count_blocks(side) for side in x.shape[1:])
-    spectra = block_dct.analyse(x, rows, torch.empty(3, rows, 16, 16 * columns)).view(3, rows, 16, columns, 16)
+    spectra = block_dct.analyse(x, torch.empty(3, rows, 16, 16 * columns)).view(3, rows, 16, columns, 16)
     blocks = np.lib.stride_tricks.sliding_window_view(x.numpy(), (16, 16), axis=(1, 2))[:, ::4, ::4]
     expected = fft.dctn(blocks, axes=(-2, -1), norm='ortho').transpose(0, 1, 3, 2, 4)
     assert np.abs(spectra.numpy() - expected).max() < 1e-5
@@ -59,8 +59,7 @@ def test_shrinkage_of_one_grid_equals_the_first_implementation():
     """To 0.02 grey levels, but for coefficients at the threshold, which rounding may move across it."""
     pairs, noise = camera_pairs()
     noisy, sigma = pairs[0][0][:320, :384], noise.sigma.astype(np.float32)
-    opponent = reference_spectral.OPPONENT
-    x = np.ascontiguousarray((noisy / sigma @ opponent.T).transpose(2, 0, 1))
+    x = reference_spectral.opponent_planes(noisy / sigma)
     powers = reference_spectral.block_powers(noise)
     expected = reference_spectral.multiscale_planes(x, powers)
     found = Shrinkage([torch.from_numpy(power) for power in powers], grids=1, coarse_band=0.4)(torch.from_numpy(x))
@@ -94,14 +93,15 @@ def test_covariance_of_overlapping_blocks_of_white_noise_is_the_overlap_of_their
 
 def test_variance_of_the_group_mean_equals_that_of_drawn_noise():
     """Blocks that overlap share noise: their mean keeps more of it than that of blocks far apart."""
-    denoise = SpectralDenoiser(white_noise(1.0))
-    grouped = GroupedWiener(denoise.powers[True][0], denoise.covariances[True][0])
+    shrinkage = SpectralDenoiser(white_noise(1.0)).shrinkages[True]
+    assert shrinkage.covariances is not None
+    grouped = GroupedWiener(shrinkage.powers[0], shrinkage.covariances[0])
     shifts = torch.tensor([(0, 0), (0, 1), (1, 0), (1, 1), (-1, 0), (0, -1), (-2, 3), (3, 3)])
     distances = (shifts[:, 0] * (4 * REACH + 1) + shifts[:, 1])[:, None]
     mean, other = (variance.view(16, 16) for variance in grouped._variances(distances))
     x = planes(512, 512, channels=1)
     rows = block_dct.count_blocks(512)
-    spectra = block_dct.analyse(x, rows, torch.empty(1, rows, 16, 16 * rows)).view(rows, 16, rows, 16)
+    spectra = block_dct.analyse(x, torch.empty(1, rows, 16, 16 * rows)).view(rows, 16, rows, 16)
     centre = range(4, rows - 4)
     members = [spectra[4 + a : rows - 4 + a, :, 4 + b : rows - 4 + b] for a, b in shifts.tolist()]
     drawn = (torch.stack(members).sum(dim=0) / GROUP**0.5).square().mean(dim=(0, 2))

@@ -24,6 +24,7 @@ from basicsr_sassid.evaluation.schema import (
 )
 from basicsr_sassid.noise.model import MAX_LAG, NoiseModel
 from basicsr_sassid.noise.sigma_map import local_intensity, noise_gain
+from basicsr_sassid.noise.spectrum import correlation_spectrum, rgb_correlation
 from basicsr_sassid.utils.errors import UserError
 from basicsr_sassid.utils.sequences import evenly_spaced
 
@@ -141,7 +142,5 @@ def _power_spectrum(image: np.ndarray, noise: NoiseModel, adapt: bool) -> np.nda
         raise UserError(f'bm3d with a spectrum: expected images above {2 * MAX_LAG} pixels a side, got {image.shape}')
     gain = noise_gain(image, noise) if adapt else np.ones(3)
     variance = (noise.sigma_at(local_intensity(image.astype(np.float32))) ** 2).mean(axis=(0, 1)) * gain**2
-    covariance = np.zeros((3, height, width))
-    covariance[:, : 2 * MAX_LAG + 1, : 2 * MAX_LAG + 1] = noise.cross_correlation[range(3), range(3)]
-    spectrum = np.fft.fft2(np.roll(covariance, (-MAX_LAG, -MAX_LAG), axis=(1, 2))).real.clip(0)
+    spectrum = correlation_spectrum(rgb_correlation(noise), height, width).real.clip(0)
     return (spectrum * (variance / 255**2)[:, None, None] * height * width).transpose(1, 2, 0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
+from basicsr_sassid.noise.spectrum import block_covariances
 from basicsr_sassid.ops.block_dct import (
     BLOCK,
+    MARGIN,
     STRIDE,
     OverlapAdd,
     analyse,
@@ -21,7 +24,6 @@ REACH = 3  # blocks of the grid, in each direction, among which a group is chose
 _EVERY = 2  # blocks of the grid: distance of the blocks that groups are formed around
 _BATCH = 128  # groups that are filtered at a time
 _PILOT_WEIGHT = 1e-9  # for pixels at the border that are in no group
-_MARGIN = 3  # rows of zeros that `synthesise` wants on each side
 _SPAN = 4 * REACH + 1  # distances in the grid of two blocks of a group, in one direction
 
 
@@ -36,8 +38,7 @@ class GroupedWiener:
 
     Args:
         power: (C, 16, 16), the noise's variance in each coefficient.
-        covariance: (D, C * 256), of a coefficient in two blocks, by their distance in the grid: (rows, columns) is row
-            ``rows * 13 + columns`` of the table, distances of opposite sign being alike.
+        covariance: of :func:`covariance_table`.
     """
 
     def __init__(self, power: torch.Tensor, covariance: torch.Tensor) -> None:
@@ -133,6 +134,23 @@ class GroupedWiener:
         return mean, ((every - mean) / (size - 1)).clamp_(min=1e-4)
 
 
+def covariance_table(covariance: np.ndarray) -> torch.Tensor:
+    """Covariance of each coefficient in two blocks of a group, by their distance in the grid.
+
+    Args:
+        covariance: (C, 25, 25), of the noise by distance in pixels, see :func:`scale_covariances`.
+
+    Returns:
+        (D, C * 256): blocks that are (rows, columns) apart are row ``rows * 13 + columns``; distances of opposite sign
+        are alike.
+    """
+    farthest = 2 * REACH
+    rows = ((down, across) for down in range(farthest + 1) for across in range(-farthest, farthest + 1))
+    distances = [(STRIDE * down, STRIDE * across) for down, across in rows if down * _SPAN + across >= 0]
+    table = block_covariances(covariance, BLOCK, distances)
+    return torch.from_numpy(table.reshape(len(table), -1).astype(np.float32))
+
+
 def most_similar(plane: torch.Tensor) -> torch.Tensor:
     """(8, R, N, 2): distances (rows, columns), in blocks of the grid, of the blocks most like every second one.
 
@@ -157,15 +175,15 @@ def most_similar(plane: torch.Tensor) -> torch.Tensor:
 def _analyse_rows(planes: torch.Tensor, out: torch.Tensor) -> None:
     """Write the spectrum of each block to ``out``, (rows, N, C, 16, 16)."""
     rows, columns, channels = out.shape[:3]
-    spectra = analyse(planes, rows, planes.new_empty(channels, rows, BLOCK, columns * BLOCK))
+    spectra = analyse(planes, planes.new_empty(channels, rows, BLOCK, columns * BLOCK))
     out.copy_(spectra.view(channels, rows, BLOCK, columns, BLOCK).permute(1, 3, 0, 2, 4))
 
 
 def _synthesise_rows(spectra: torch.Tensor) -> torch.Tensor:
     """Transform blocks (rows, N, C, 16, 16) back and add them where they overlap."""
     rows, columns, channels = spectra.shape[:3]
-    padded = spectra.new_empty(channels, rows + 2 * _MARGIN, BLOCK, columns, BLOCK)
-    padded[:, :_MARGIN] = 0
-    padded[:, -_MARGIN:] = 0
-    padded[:, _MARGIN:-_MARGIN] = spectra.permute(2, 0, 3, 1, 4)
+    padded = spectra.new_empty(channels, rows + 2 * MARGIN, BLOCK, columns, BLOCK)
+    padded[:, :MARGIN] = 0
+    padded[:, -MARGIN:] = 0
+    padded[:, MARGIN:-MARGIN] = spectra.permute(2, 0, 3, 1, 4)
     return synthesise(padded.flatten(3))

@@ -18,7 +18,7 @@ class Shrinkage:
 
     Attributes:
         powers: for each scale, the finest first, (C, 16, 16): the noise's variance in each DCT coefficient.
-        covariances: for each scale, of those coefficients in two blocks (see :class:`GroupedWiener`); None filters
+        covariances: for each scale, of those coefficients in two blocks, see :func:`covariance_table`; None filters
             every block alone.
         grids: 1, or 2 for twice as many blocks.
         coarse_band: fraction of a coarser scale's frequencies that replace the finer scale's.
@@ -44,6 +44,15 @@ class Shrinkage:
         coarse_across = dct_matrix(width // 2, device)[:columns]
         change = 2 * (coarse_down @ coarse @ coarse_across.T) - down @ clean @ across.T
         return clean + down.T @ change @ across
+
+    def with_gain(self, gain: torch.Tensor) -> Shrinkage:
+        """The same for planes whose noise has the standard deviation ``gain``, (C,)."""
+        square = gain[:, None, None] ** 2
+        powers = [power * square for power in self.powers]
+        if self.covariances is None:
+            return dataclasses.replace(self, powers=powers)
+        tables = [(table.unflatten(1, (len(gain), -1)) * square[..., 0]).flatten(1) for table in self.covariances]
+        return dataclasses.replace(self, powers=powers, covariances=tables)
 
     def _denoise(self, planes: torch.Tensor, scale: int) -> torch.Tensor:
         """At one scale."""

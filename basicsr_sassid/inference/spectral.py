@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from basicsr_sassid.inference import grouping
+from basicsr_sassid.inference.grouping import covariance_table
 from basicsr_sassid.inference.shrinkage import Shrinkage
 from basicsr_sassid.noise.estimate import PATCH
 from basicsr_sassid.noise.local_sigma import LocalSigma, measure_local_sigma
 from basicsr_sassid.noise.model import NoiseModel
-from basicsr_sassid.noise.sigma_map import local_intensity
+from basicsr_sassid.noise.sigma_map import local_intensity, sigma_of_channels
 from basicsr_sassid.noise.spectrum import (
     OPPONENT,
-    block_covariances,
     block_power,
     grey_correlation,
     opponent_correlation,
@@ -69,12 +68,10 @@ class SpectralDenoiser:
     ) -> None:
         self.noise, self.adapt, self.strength, self.tile, self.grouping = noise, adapt, strength, tile, grouping
         self.device = choose_device(device)
-        self.powers: dict[bool, list[torch.Tensor]] = {}  # by whether the image is grey
-        self.covariances: dict[bool, list[torch.Tensor]] = {}
-        for grey, correlation in ((False, opponent_correlation(noise)), (True, grey_correlation(noise))):
-            scales = scale_covariances(correlation, _SCALES)
-            self.powers[grey] = [torch.from_numpy(block_power(scale, BLOCK)).to(self.device) for scale in scales]
-            self.covariances[grey] = [_group_covariances(scale).to(self.device) for scale in scales]
+        self.shrinkages = {  # by whether the image is grey
+            False: self._make_shrinkage(opponent_correlation(noise)),
+            True: self._make_shrinkage(grey_correlation(noise)),
+        }
 
     def __call__(self, image: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         """Denoise one image.
@@ -99,7 +96,9 @@ class SpectralDenoiser:
         grey = is_grey(pixels)
         planes = pixels[..., :1] if grey else pixels
         sigma = measure_local_sigma(planes, self.noise) if self.adapt and min(image.shape[:2]) >= PATCH else None
-        shrinkage = self._shrinkage(grey, None if sigma is None else sigma.colour_gain)
+        shrinkage = self.shrinkages[grey]
+        if sigma is not None:
+            shrinkage = shrinkage.with_gain(torch.from_numpy(sigma.colour_gain).to(self.device))
 
         def denoise_tile(tile: np.ndarray, box: Box) -> np.ndarray:
             levels = tile.astype(np.float32) * np.float32(255.0 / white)
@@ -109,14 +108,12 @@ class SpectralDenoiser:
         denoised = process_tiles(planes, denoise_tile, self.tile, _OVERLAP, progress=progress)
         return (np.repeat(denoised, 3, axis=2) if grey and pixels.shape[2] == 3 else denoised).reshape(image.shape)
 
-    def _shrinkage(self, grey: bool, gain: np.ndarray | None) -> Shrinkage:
-        """The shrinkage of an image whose opponent channels have ``gain`` times the noise of the model."""
-        powers, covariances = self.powers[grey], self.covariances[grey]
-        if gain is not None:
-            square = torch.from_numpy(gain).to(self.device)[:, None, None] ** 2
-            powers = [power * square for power in powers]
-            covariances = [(table.unflatten(1, (len(gain), -1)) * square[..., 0]).flatten(1) for table in covariances]
-        return Shrinkage(powers, covariances if self.grouping else None)
+    def _make_shrinkage(self, correlation: np.ndarray) -> Shrinkage:
+        """The shrinkage of planes whose noise has this autocorrelation, (C, 17, 17)."""
+        scales = scale_covariances(correlation, _SCALES)
+        powers = [torch.from_numpy(block_power(scale, BLOCK)).to(self.device) for scale in scales]
+        tables = [covariance_table(scale).to(self.device) for scale in scales] if self.grouping else None
+        return Shrinkage(powers, tables)
 
     @torch.inference_mode()
     def _denoise(
@@ -129,7 +126,10 @@ class SpectralDenoiser:
         padding = [(BLOCK, max(BLOCK + -side % unit, least - BLOCK - side)) for side in (height, width)] + [(0, 0)]
         mode = 'reflect' if min(height, width) > least else 'symmetric'
         padded = np.pad(levels, padding, mode)
-        sigma = self._model_sigma(padded) if local_sigma is None else np.pad(local_sigma.at(*box), padding, mode)
+        if local_sigma is None:
+            sigma = sigma_of_channels(self.noise, local_intensity(padded).reshape(padded.shape))
+        else:
+            sigma = np.pad(local_sigma.at(*box), padding, mode)
         sigma = np.maximum(sigma * np.float32(self.strength), np.float32(1e-3))
         opponent = torch.from_numpy(OPPONENT if channels == 3 else np.ones((1, 1), np.float32)).to(self.device)
         scaled = torch.from_numpy(padded / sigma).to(self.device).permute(2, 0, 1)
@@ -137,19 +137,3 @@ class SpectralDenoiser:
         clean = torch.tensordot(opponent.T, shrinkage(planes), dims=1)
         denoised = clean.permute(1, 2, 0).cpu().numpy() * sigma
         return denoised[BLOCK : BLOCK + height, BLOCK : BLOCK + width]
-
-    def _model_sigma(self, levels: np.ndarray) -> np.ndarray:
-        """(H, W, C): sigma by the model's curve."""
-        intensity = local_intensity(levels).reshape(levels.shape)
-        by_channel = self.noise.sigma_at(np.broadcast_to(intensity, (*levels.shape[:2], 3)))
-        return by_channel if levels.shape[2] == 3 else by_channel.mean(axis=2, keepdims=True)
-
-
-def _group_covariances(covariance: np.ndarray) -> torch.Tensor:
-    """The table that :class:`GroupedWiener` wants."""
-    farthest = 2 * grouping.REACH
-    distances = [(down, across) for down in range(farthest + 1) for across in range(-farthest, farthest + 1)]
-    # of the first row the half with negative distances is left out, by the numbering of the table
-    in_pixels = [(STRIDE * down, STRIDE * across) for down, across in distances[farthest:]]
-    table = block_covariances(covariance, BLOCK, in_pixels)
-    return torch.from_numpy(table.reshape(len(table), -1).astype(np.float32))

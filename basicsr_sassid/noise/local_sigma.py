@@ -11,7 +11,7 @@ from scipy import stats
 
 from basicsr_sassid.noise.estimate import PATCH
 from basicsr_sassid.noise.model import NoiseModel
-from basicsr_sassid.noise.sigma_map import noise_gain
+from basicsr_sassid.noise.sigma_map import noise_gain, sigma_of_channels
 from basicsr_sassid.noise.spectrum import (
     OPPONENT,
     block_power,
@@ -90,17 +90,11 @@ def measure_local_sigma(pixels: np.ndarray, noise: NoiseModel) -> LocalSigma:
     middle = np.median(logarithm, axis=(0, 1))
     smooth = _as_planes(cv2.GaussianBlur(cv2.medianBlur(logarithm, 3), (0, 0), 1), channels)
     logarithm = middle + _LOCAL * (smooth - middle)
-    flat = np.log(_model_sigma(gain, means, noise).clip(_LEAST))
+    flat = np.log(sigma_of_channels(noise, means, gain).clip(_LEAST))
     logarithm = np.minimum(logarithm, _as_planes(cv2.GaussianBlur(flat, (0, 0), 1), channels))
     sigma = np.exp(logarithm).astype(np.float32)
     colour_gain = np.ones(1) if channels == 1 else _colour_gain(pixels, sigma * np.float32(white / 255), noise)
     return LocalSigma(sigma, colour_gain.astype(np.float32))
-
-
-def _model_sigma(gain: np.ndarray, means: np.ndarray, noise: NoiseModel) -> np.ndarray:
-    """(h, w, C): sigma by the model's curve and the photograph's noise gain, at the patches' means."""
-    by_channel = gain * noise.sigma_at(np.broadcast_to(means, (*means.shape[:2], 3)))
-    return by_channel if means.shape[2] == 3 else by_channel.mean(axis=2, keepdims=True)
 
 
 def _colour_gain(pixels: np.ndarray, sigma: np.ndarray, noise: NoiseModel) -> np.ndarray:

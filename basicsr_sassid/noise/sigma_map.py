@@ -44,6 +44,13 @@ def sigma_map(image: np.ndarray, noise: NoiseModel) -> np.ndarray:
     return noise_gain(pixels, noise) * noise.sigma_at(local_intensity(rgb))
 
 
+def sigma_of_channels(noise: NoiseModel, intensity: np.ndarray, gain: np.ndarray | float = 1.0) -> np.ndarray:
+    """(..., C) in grey levels to the same: sigma by the model's curves, times a ``gain`` of R, G, B. C is 3, or 1: the
+    mean over the curves of R, G and B."""
+    by_channel = gain * noise.sigma_at(np.broadcast_to(intensity, (*intensity.shape[:-1], 3)))
+    return by_channel if intensity.shape[-1] == 3 else by_channel.mean(axis=-1, keepdims=True)
+
+
 def local_intensity(grey_levels: np.ndarray) -> np.ndarray:
     """(H, W, 3), blurred so much that the noise vanishes: the intensity at which sigma is looked up."""
     return cv2.GaussianBlur(grey_levels, (0, 0), _INTENSITY_SIGMA)

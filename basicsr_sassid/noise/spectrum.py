@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import fft
 
 from basicsr_sassid.noise.model import MAX_LAG, NoiseModel
@@ -28,14 +29,19 @@ def grey_correlation(noise: NoiseModel) -> np.ndarray:
     return noise.correlation[None]
 
 
+def correlation_spectrum(correlation: np.ndarray, height: int, width: int) -> NDArray[np.complex128]:
+    """(..., 17, 17) -> (..., height, width), complex: its Fourier transform, on a grid of 17 a side or more."""
+    on_grid = np.zeros((*correlation.shape[:-2], height, width))
+    on_grid[..., : 2 * MAX_LAG + 1, : 2 * MAX_LAG + 1] = correlation
+    return np.fft.fft2(np.roll(on_grid, (-MAX_LAG, -MAX_LAG), axis=(-2, -1)))
+
+
 def scale_covariances(correlation: np.ndarray, scales: int) -> list[np.ndarray]:
     """(C, 17, 17) -> for each scale (C, 25, 25): covariance at distances of up to 12 pixels of that scale.
 
     A scale has half the pixels a side of the scale before it; the noise's power is that of the lower frequencies.
     """
-    on_grid = np.zeros((len(correlation), _GRID, _GRID))
-    on_grid[:, : 2 * MAX_LAG + 1, : 2 * MAX_LAG + 1] = correlation
-    spectrum = np.fft.fft2(np.roll(on_grid, (-MAX_LAG, -MAX_LAG), axis=(1, 2))).real.clip(0)
+    spectrum = correlation_spectrum(correlation, _GRID, _GRID).real.clip(0)
     covariances: list[np.ndarray] = []
     for _ in range(scales):
         covariance = np.fft.fftshift(np.fft.ifft2(spectrum).real, axes=(1, 2))

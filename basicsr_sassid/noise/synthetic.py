@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from basicsr_sassid.noise.model import MAX_LAG, NoiseModel
+from basicsr_sassid.noise.spectrum import correlation_spectrum
 
 _WHITE_BALANCE = np.array([2.0, 1.0, 1.6])  # gains of red, green, blue in daylight
 
@@ -62,10 +63,8 @@ def _develop(raw: np.ndarray) -> np.ndarray:
 def sample_noise(noise: NoiseModel, intensity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw noise of the measured sigma and correlation for an image of ``intensity``: both (H, W, 3) in grey levels."""
     height, width = (max(side, 2 * MAX_LAG + 1) for side in intensity.shape[:2])
-    covariance = np.zeros((3, 3, height, width))
-    covariance[..., : 2 * MAX_LAG + 1, : 2 * MAX_LAG + 1] = noise.cross_correlation
     # cross_correlation[c, d] is of channel c here with d there: as a matrix its transpose
-    spectrum = np.fft.fft2(np.roll(covariance, (-MAX_LAG, -MAX_LAG), axis=(2, 3))).transpose(2, 3, 1, 0)
+    spectrum = correlation_spectrum(noise.cross_correlation, height, width).transpose(2, 3, 1, 0)
     values, vectors = np.linalg.eigh((spectrum + spectrum.conj().swapaxes(2, 3)) / 2)
     white = np.fft.fft2(rng.standard_normal((3, height, width))).transpose(1, 2, 0)[..., None]
     # V sqrt(D) V*: of all square roots the one that is real in space, whatever phases the eigenvectors have

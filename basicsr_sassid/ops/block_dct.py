@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch.nn import functional as F
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 BLOCK = 16  # pixels a side
 STRIDE = 4  # pixels between the blocks of one grid
 _PHASES = BLOCK // STRIDE  # blocks that cover a pixel, in each direction
+MARGIN = _PHASES - 1  # rows of zeros that `synthesise` wants on each side of a strip
 _STRIP_BYTES = {'cpu': 2**24, 'cuda': 2**28}  # of the spectra of a strip: they stay in a CPU's last cache
 
 
@@ -57,22 +58,21 @@ def count_blocks(side: int) -> int:
 
 def strip_rows(channels: int, columns: int, device: torch.device) -> int:
     """Number of block rows of a strip, so that its spectra take a bounded amount of memory."""
-    return max(_STRIP_BYTES.get(device.type, 2**24) // (4 * channels * columns * BLOCK**2), 1)
+    return max(_STRIP_BYTES.get(device.type, _STRIP_BYTES['cpu']) // (4 * channels * columns * BLOCK**2), 1)
 
 
-def analyse(planes: torch.Tensor, rows: int, out: torch.Tensor) -> torch.Tensor:
+def analyse(planes: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """DCT of all blocks of a strip.
 
     Args:
-        planes: (C, 4 * (rows - 1) + 16, W).
-        rows: of blocks.
-        out: (C, rows, 16, 16 * N), N = (W - 16) / 4 + 1, is overwritten and returned.
+        planes: (C, 4 * (R - 1) + 16, W).
+        out: (C, R, 16, 16 * N), N = (W - 16) / 4 + 1, is overwritten and returned.
     """
     basis = dct_matrix(BLOCK, planes.device)
     windows = planes.unfold(2, BLOCK, STRIDE)
     across = (windows.reshape(-1, BLOCK) @ basis.T).view(*planes.shape[:2], -1)  # (C, height, 16 * N)
     for channel, result in zip(across, out):
-        torch.bmm(basis.expand(rows, -1, -1), channel.unfold(0, BLOCK, STRIDE).transpose(1, 2), out=result)
+        torch.bmm(basis.expand(len(result), -1, -1), channel.unfold(0, BLOCK, STRIDE).transpose(1, 2), out=result)
     return out
 
 
@@ -86,12 +86,12 @@ def synthesise(spectra: torch.Tensor) -> torch.Tensor:
         (C, 4 * (R + 3), 4 * (N + 3)).
     """
     channels, padded, _, width = spectra.shape
-    rows, columns = padded - _PHASES + 1, width // BLOCK
+    rows, columns = padded - MARGIN, width // BLOCK
     matrix = _synthesis_matrix(spectra.device).expand(rows, -1, -1)
     covering = (s.flatten(0, 1).unfold(0, _PHASES * BLOCK, BLOCK).transpose(1, 2) for s in spectra)
     down = torch.stack([torch.bmm(matrix, blocks) for blocks in covering])
     across = (down.view(-1, BLOCK) @ dct_matrix(BLOCK, spectra.device)).view(-1, columns, _PHASES, STRIDE)
-    total = across.new_zeros(len(across), columns + _PHASES - 1, STRIDE)
+    total = across.new_zeros(len(across), columns + MARGIN, STRIDE)
     for phase in range(_PHASES):
         total[:, phase : phase + columns] += across[:, :, phase]
     return total.view(channels, rows * STRIDE, -1)
@@ -116,18 +116,13 @@ class OverlapAdd:
     def add_weights(self, weights: torch.Tensor, offset: int = 0) -> None:
         """Add the weights of all blocks of a grid: (C, R, N)."""
         kernel = weights.new_ones(1, 1, _PHASES, _PHASES)
-        cells = F.conv2d(weights[:, None], kernel, padding=_PHASES - 1)[:, 0]
+        cells = F.conv2d(weights[:, None], kernel, padding=MARGIN)[:, 0]
         pixels = cells.repeat_interleave(STRIDE, 1).repeat_interleave(STRIDE, 2)
         self.weight[:, offset : offset + pixels.shape[1], offset : offset + pixels.shape[2]] += pixels
 
     def mean(self) -> torch.Tensor:
         """(C, H, W)."""
         return self.total.div_(self.weight)
-
-
-def grid_offsets(grids: int) -> Iterator[int]:
-    """Pixels by which each grid is shifted, down and to the right: a second one lies half a stride from the first."""
-    return (number * STRIDE // 2 for number in range(grids))
 
 
 def shrink_blocks(
@@ -145,7 +140,7 @@ def shrink_blocks(
         (C, H, W).
     """
     result = OverlapAdd(planes.shape, planes.device)
-    for offset in grid_offsets(grids):
+    for offset in range(0, grids * STRIDE // 2, STRIDE // 2):
         if min(planes.shape[1:]) < BLOCK + 2 * offset:
             continue
         inside = (..., slice(offset, planes.shape[1] - offset), slice(offset, planes.shape[2] - offset))
@@ -166,18 +161,18 @@ def _shrink_grid(
     step = min(strip_rows(channels, columns, planes.device), rows)
     shrink = make_shrink(columns)
     # allocated once: the pages of a new array cost more than what is computed in it
-    padded = planes.new_zeros(channels, step + 2 * (_PHASES - 1), BLOCK, columns * BLOCK)
+    padded = planes.new_zeros(channels, step + 2 * MARGIN, BLOCK, columns * BLOCK)
     scratch = planes.new_empty(channels, step, BLOCK, columns * BLOCK)
     weights = planes.new_empty(channels, rows, columns)
     for first in range(0, rows, step):
         count = min(step, rows - first)
         if count < step:
-            padded = padded[:, : count + 2 * (_PHASES - 1)].contiguous()
-            padded[:, -(_PHASES - 1) :] = 0
+            padded = padded[:, : count + 2 * MARGIN].contiguous()
+            padded[:, -MARGIN:] = 0
         box = slice(STRIDE * first, STRIDE * (first + count - 1) + BLOCK)
-        spectra = analyse(planes[:, box], count, padded[:, _PHASES - 1 : 1 - _PHASES])
+        spectra = analyse(planes[:, box], padded[:, MARGIN:-MARGIN])
         if pilot is not None:
-            analyse(pilot[:, box], count, scratch[:, :count])
+            analyse(pilot[:, box], scratch[:, :count])
         weight = shrink(spectra, scratch[:, :count])
         spectra.mul_(weight.repeat_interleave(BLOCK, 2)[:, :, None])
         result.add(synthesise(padded), first, offset)
