@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from basicsr_sassid import SpectralDenoiser, estimate_noise
-from basicsr_sassid.inference.blend import BlendedDenoiser
+from basicsr_sassid.inference.blend import BlendedDenoiser, coarse_colour_shift
 from basicsr_sassid.inference.sure import optimal_blend_weight
 from basicsr_sassid.pipeline.blending import blend_crops, fit_blend
 from basicsr_sassid.utils.errors import UserError
@@ -74,6 +74,19 @@ def test_blended_denoiser_keep_colour_restores_the_means_of_the_input():
     noisy = (120 + np.random.default_rng(0).normal(0, 5, (256, 256, 3))).clip(0, 255).astype(np.uint8)
     result = BlendedDenoiser(tinted, None, 0, keep_colour=True)(noisy)
     assert np.abs(result.mean(axis=(0, 1)) - noisy.mean(axis=(0, 1))).max() < 0.5
+
+
+def test_blended_denoiser_align_colour_takes_the_classical_colour(noisy):
+    result = BlendedDenoiser(constant(120), constant(140), 0.25, align_colour=True)(noisy)
+    assert np.abs(result - 120.0).max() <= 0.5
+
+
+def test_blended_denoiser_align_colour_is_coarse_colour_shift(noisy):
+    rng = np.random.default_rng(1)
+    first, second = (rng.integers(20000, 40000, noisy.shape).astype(np.uint16) for _ in range(2))
+    result = BlendedDenoiser(lambda *_: first, lambda *_: second, 1.0, align_colour=True)(noisy.astype(np.uint16))
+    shift = coarse_colour_shift(second.astype(np.float32), first.astype(np.float32))
+    assert np.abs(result - (second + shift)).max() <= 1
 
 
 def test_blended_denoiser_progress_covers_both_denoisers(noisy):

@@ -27,6 +27,9 @@ class BlendedDenoiser:
         strength: fraction of the removed noise that is removed in the output, 0 to 1.
         chroma: the same for colour differences; by default ``strength``.
         keep_colour: take the colour of large areas from the input.
+        align_colour: give the student's result the colour of large areas of the classical one. The classical denoiser
+            filters noise of mean zero, and restores what gamma encoding has darkened; a network has learned the median
+            of the noise it was trained on.
 
     Raises:
         ValueError: a denoiser with a weight above 0 is None.
@@ -38,6 +41,7 @@ class BlendedDenoiser:
     strength: float = 1.0
     chroma: float | None = None
     keep_colour: bool = False
+    align_colour: bool = False
 
     def __post_init__(self) -> None:
         if (self.classical is None and self.student_weight < 1) or (self.student is None and self.student_weight > 0):
@@ -72,12 +76,14 @@ class BlendedDenoiser:
         weighted = [
             (denoise, weight)
             for denoise, weight in ((self.classical, 1 - self.student_weight), (self.student, self.student_weight))
-            if denoise is not None and weight > 0
+            if denoise is not None and (weight > 0 or (self.align_colour and denoise is self.classical))
         ]
         results = [
             (denoise(fine, scaled(progress, number / len(weighted), 1 / len(weighted))), weight)
             for number, (denoise, weight) in enumerate(weighted)
         ]
+        if self.align_colour and len(results) > 1:
+            results[1] = (restore_coarse_colour(results[1][0], results[0][0]), results[1][1])
         output = np.empty_like(fine)
         for top in range(0, len(pixels), _ROWS):
             rows = slice(top, top + _ROWS)
@@ -94,15 +100,41 @@ class BlendedDenoiser:
         return noisy - self.strength * grey - chroma * (removed - grey)
 
 
-def restore_coarse_colour(denoised: np.ndarray, noisy: np.ndarray) -> np.ndarray:
-    """Shift ``denoised`` so that its means over large areas are those of ``noisy``.
+def restore_coarse_colour(denoised: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Shift ``denoised`` so that its means over large areas are those of ``reference``.
 
     Args:
-        denoised, noisy: (H, W, C), of the same shape and integer dtype.
+        denoised, reference: (H, W, C), of the same shape and integer dtype.
     """
-    height, width = noisy.shape[:2]
+    shift = _coarse_difference(denoised, reference)
+    output = np.empty_like(denoised)
+    for top in range(0, len(denoised), _ROWS):
+        rows = slice(top, min(top + _ROWS, len(denoised)))
+        shifted = denoised[rows] + _enlarged(shift, rows, denoised.shape)
+        output[rows] = shifted.round().clip(0, np.iinfo(denoised.dtype).max)
+    return output
+
+
+def coarse_colour_shift(denoised: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """What :func:`restore_coarse_colour` adds, of float32 images: (H, W, C)."""
+    return _enlarged(_coarse_difference(denoised, reference), slice(0, len(denoised)), denoised.shape)
+
+
+def _coarse_difference(denoised: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """(H, W, C) -> (H / 16, W / 16, C)."""
+    height, width, channels = denoised.shape
     small = (-(-width // _COARSE), -(-height // _COARSE))
-    coarse = [cv2.resize(image, small, interpolation=cv2.INTER_AREA).astype(np.float32) for image in (noisy, denoised)]
-    shift = cv2.GaussianBlur(coarse[0] - coarse[1], (0, 0), 4)
-    shift = cv2.resize(shift, (width, height), interpolation=cv2.INTER_LINEAR).reshape(noisy.shape)
-    return (denoised + shift).round().clip(0, np.iinfo(noisy.dtype).max).astype(noisy.dtype)
+    means = [
+        cv2.resize(image, small, interpolation=cv2.INTER_AREA).astype(np.float32) for image in (reference, denoised)
+    ]
+    return cv2.GaussianBlur(means[0] - means[1], (0, 0), 4).reshape(small[1], small[0], channels)
+
+
+def _enlarged(small: np.ndarray, rows: slice, shape: tuple[int, ...]) -> np.ndarray:
+    """Rows of ``small`` after its bilinear enlargement to ``shape``."""
+    height, width, channels = shape
+    y = ((np.arange(rows.start, rows.stop) + 0.5) * (small.shape[0] / height) - 0.5).astype(np.float32)
+    x = ((np.arange(width) + 0.5) * (small.shape[1] / width) - 0.5).astype(np.float32)
+    maps = (np.broadcast_to(x, (len(y), width)).copy(), np.repeat(y[:, None], width, axis=1))
+    large = cv2.remap(small, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return large.reshape(len(y), width, channels)

@@ -7,6 +7,7 @@ import torch
 
 from basicsr_sassid.inference.grouping import covariance_table
 from basicsr_sassid.inference.shrinkage import Shrinkage
+from basicsr_sassid.noise.encoding import encoding_bias
 from basicsr_sassid.noise.estimate import PATCH
 from basicsr_sassid.noise.local_sigma import LocalSigma, measure_local_sigma
 from basicsr_sassid.noise.model import NoiseModel
@@ -35,7 +36,8 @@ class SpectralDenoiser:
     colour differences are transformed by a DCT, whose coefficients are compared with the noise's power in them, which
     follows from its correlation: first by a threshold, then by a Wiener filter whose signal power is that of the first
     result, and which filters groups of similar blocks together. There are three scales; the low frequencies of each are
-    taken from the coarser one.
+    taken from the coarser one. Where the noise is skewed as gamma encoding skews it, the result is brightened by what
+    the encoding has darkened it (:mod:`basicsr_sassid.noise.encoding`).
 
     Args:
         noise: of :func:`estimate_noise`, from this image or from others like it.
@@ -130,10 +132,12 @@ class SpectralDenoiser:
             sigma = sigma_of_channels(self.noise, local_intensity(padded).reshape(padded.shape))
         else:
             sigma = np.pad(local_sigma.at(*box), padding, mode)
-        sigma = np.maximum(sigma * np.float32(self.strength), np.float32(1e-3))
+        bias_sigma, sigma = sigma, np.maximum(sigma * np.float32(self.strength), np.float32(1e-3))
         opponent = torch.from_numpy(OPPONENT if channels == 3 else np.ones((1, 1), np.float32)).to(self.device)
         scaled = torch.from_numpy(padded / sigma).to(self.device).permute(2, 0, 1)
         planes = torch.tensordot(opponent, scaled, dims=1).contiguous()
         clean = torch.tensordot(opponent.T, shrinkage(planes), dims=1)
         denoised = clean.permute(1, 2, 0).cpu().numpy() * sigma
+        if self.noise.skewness:
+            denoised += np.float32(self.noise.skewness) * encoding_bias(denoised, bias_sigma)
         return denoised[BLOCK : BLOCK + height, BLOCK : BLOCK + width]

@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from basicsr_sassid.inference.blend import coarse_colour_shift
+from basicsr_sassid.noise.encoding import encoding_bias
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.noise.sigma_map import local_intensity, noise_gain
 from basicsr_sassid.noise.synthetic import sample_noise
 from basicsr_sassid.ops.arrays import is_grey
 
 PROBE_STEP = 0.1  # of the probe, as a fraction of the noise's sigma
-# fraction of the noise's variance by which a network's estimated risk is too high, by kind of noise
-_RISK_BIAS, _RISK_BIAS_JPEG = 0.05, 0.4
+_LEAST_IMAGES = 4  # whose differences give a standard error
 
 Denoise = Callable[[np.ndarray], np.ndarray]
 
@@ -25,8 +26,9 @@ def monte_carlo_sure(denoise: Denoise, images: Iterable[np.ndarray], noise: Nois
     .. math:: \mathrm{mean}\,|f(y) - y|^2 - \sigma^2 + 2\,\mathrm{mean}\,n' (f(y + \epsilon n') - f(y)) / \epsilon
 
     for one draw of n' with the measured covariance of the noise (Ramani et al., 2008, with correlated noise). The
-    subtracted variance is the same for every denoiser: an error in it shifts all estimates alike. So the estimates rank
-    denoisers; they are not accurate enough for a PSNR. Rankings are paired: give the same images and seed.
+    subtracted variance is the same for every denoiser: an error in it shifts all estimates alike. The mean of skewed
+    noise is not zero; y is brightened by it, see :mod:`basicsr_sassid.noise.encoding`. So the estimates rank denoisers;
+    they are not accurate enough for a PSNR. Rankings are paired: give the same images and seed.
 
     Args:
         denoise: (H, W, 3) float32 in [0, 1] to the same. The probes leave the range by a tenth of the noise: where the
@@ -41,58 +43,62 @@ def monte_carlo_sure(denoise: Denoise, images: Iterable[np.ndarray], noise: Nois
     return float(
         np.mean(
             [
-                _risk(_apply(denoise, image, draw_probe(image, noise, (seed, number))), image)
-                for number, image in enumerate(images)
+                _risk(_apply(denoise, image, probe), probe)
+                for image, probe in ((image, draw_probe(image, noise, (seed, n))) for n, image in enumerate(images))
             ]
         )
     )
 
 
 def optimal_blend_weight(
-    first: Denoise,
-    second: Denoise,
-    images: Iterable[np.ndarray],
-    noise: NoiseModel,
-    seed: int = 0,
-    risk_bias: float | None = None,
+    classical: Denoise, student: Denoise, images: Iterable[np.ndarray], noise: NoiseModel, seed: int = 0
 ) -> tuple[float, dict[str, float]]:
-    """Weight of a trained network, ``second``, in its mean with a denoiser that is based on ``noise``, ``first``.
+    """Weight of a trained network in its mean with a classical denoiser, from noisy images alone.
 
-    The weight minimises :func:`monte_carlo_sure` of the mean, after the network's risk was reduced by ``risk_bias``.
-    The estimate is biased against the network for two reasons: noise that the measurement missed, which the first
-    denoiser leaves in and the estimate takes for signal, and skewed noise, of which an L1 loss learns the median.
+    The weight whose error is least even if Stein's estimate is too low by one standard error, which is that of the
+    images' mean: a network that does not suit the photographs gets no weight by chance. The network's result has the
+    colour of large areas of the classical one, see :class:`BlendedDenoiser`: an L1 loss learns the median of skewed
+    noise, whose distance from the mean would count as the network's error (docs/noise.md, "The weight of the blend").
 
     Args:
-        first, second, images, noise, seed: see :func:`monte_carlo_sure`.
-        risk_bias: the bias, as a fraction of the noise's variance. By default as measured once with clean images
-            (docs/noise.md): 0.05, or 0.4 where the noise is correlated beyond the recommended blind size, as that of
-            cameras' JPEGs.
+        classical, student: denoisers, see :func:`monte_carlo_sure`.
+        images, noise, seed: see :func:`monte_carlo_sure`.
 
     Returns:
-        The weight, 0 to 1, and the estimated risks: ``noisy``, ``first``, ``second``, ``mixture`` (of the mean).
+        The weight, 0 to 1, and the estimated risks: ``noisy``, ``classical``, ``student``, ``blend``.
     """
-    cross_terms: list[float] = []
+    cross_terms: list[np.ndarray] = []
     square_terms: list[float] = []
     risks: list[list[float]] = []
     for number, image in enumerate(images):
         probe = draw_probe(image, noise, (seed, number))
-        results = [_apply(denoise, image, probe) for denoise in (first, second)]
-        between = results[1].result - results[0].result
-        removed = results[0].result - image * np.float32(255)
-        cross_terms.append((removed * between).mean() + results[1].divergence - results[0].divergence)
-        square_terms.append((between**2).mean())
-        risks.append([float(probe.variance.mean()), *(_risk(result, image) for result in results)])
-    cross, square = np.mean(cross_terms), max(np.mean(square_terms), 1e-12)
+        first, second = (_apply(denoise, image, probe) for denoise in (classical, student))
+        second = second.with_coarse_colour_of(first)
+        between = second.result - first.result
+        removed = first.result - probe.unbiased
+        cross_terms.append(removed * between + probe.direction * (second.derivative - first.derivative))
+        square_terms.append(float((between**2).mean()))
+        risks.append([float(probe.variance.mean()), _risk(first, probe), _risk(second, probe)])
+    cross, error = _mean_and_error(cross_terms)
+    square = max(float(np.mean(square_terms)), 1e-12)
     noisy_risk, first_risk, second_risk = np.mean(risks, axis=0).tolist()
-    if risk_bias is None:
-        risk_bias = _RISK_BIAS_JPEG if noise.correlation_length() > noise.blind_size() else _RISK_BIAS
-    weight = float(np.clip((risk_bias * noisy_risk / 2 - cross) / square, 0, 1))
+    weight = float(np.clip(-(cross + error) / square, 0, 1))
     return weight, {
         'noisy': noisy_risk,
-        'first': first_risk,
-        'second': second_risk,
-        'mixture': float(first_risk + 2 * weight * cross + weight**2 * square),
+        'classical': first_risk,
+        'student': second_risk,
+        'blend': float(first_risk + 2 * weight * cross + weight**2 * square),
     }
+
+
+def _mean_and_error(terms: list[np.ndarray]) -> tuple[float, float]:
+    """Mean over images (H, W, 3), and its standard error; that of their quarters where there are few images."""
+    if len(terms) < _LEAST_IMAGES:
+        terms = [
+            quarter for term in terms for half in np.array_split(term, 2) for quarter in np.array_split(half, 2, 1)
+        ]
+    means = np.array([term.mean() for term in terms])
+    return float(means.mean()), float(means.std(ddof=1) / np.sqrt(len(means)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,26 +108,42 @@ class Probe:
     Attributes:
         direction: (H, W, 3), the draw, in grey levels.
         variance: (H, W, 3), of the noise, in grey levels squared.
+        unbiased: (H, W, 3), the noisy image in grey levels, brightened by what gamma encoding has darkened it.
     """
 
     direction: np.ndarray
     variance: np.ndarray
+    unbiased: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class _ProbedResult:
+    """A denoised image and its derivative along a probe: both (H, W, 3), in grey levels."""
+
     result: np.ndarray
-    divergence: float
-    variance: float
+    derivative: np.ndarray
+
+    def divergence(self, probe: Probe) -> float:
+        return float((probe.direction * self.derivative).mean())
+
+    def with_coarse_colour_of(self, other: _ProbedResult) -> _ProbedResult:
+        return _ProbedResult(
+            self.result + coarse_colour_shift(self.result, other.result),
+            self.derivative + coarse_colour_shift(self.derivative, other.derivative),
+        )
 
 
 def draw_probe(image: np.ndarray, noise: NoiseModel, seed: tuple[int, int]) -> Probe:
     """One draw of the noise of an image, (H, W, 3) float32 in [0, 1]."""
-    intensity = local_intensity(image * np.float32(255))
+    grey_levels = image * np.float32(255)
+    intensity = local_intensity(grey_levels)
     gain = noise_gain(image, noise)
     noise = noise.as_grey() if is_grey(image) else noise
+    sigma = gain * noise.sigma_at(intensity)
     return Probe(
-        gain * sample_noise(noise, intensity, np.random.default_rng(seed)), (gain * noise.sigma_at(intensity)) ** 2
+        gain * sample_noise(noise, intensity, np.random.default_rng(seed)),
+        sigma**2,
+        grey_levels + np.float32(noise.skewness) * encoding_bias(intensity, sigma),
     )
 
 
@@ -130,11 +152,9 @@ def _apply(denoise: Denoise, image: np.ndarray, probe: Probe) -> _ProbedResult:
     denoise = getattr(denoise, 'denoise_any_range', denoise)
     result = denoise(image) * np.float32(255)
     moved = denoise(image + probe.direction * np.float32(PROBE_STEP / 255)) * np.float32(255)
-    return _ProbedResult(
-        result, float((probe.direction * (moved - result)).mean() / PROBE_STEP), float(probe.variance.mean())
-    )
+    return _ProbedResult(result, (moved - result) / np.float32(PROBE_STEP))
 
 
-def _risk(probed: _ProbedResult, image: np.ndarray) -> float:
-    error = ((probed.result - image * np.float32(255)) ** 2).mean()
-    return float(error) - probed.variance + 2 * probed.divergence
+def _risk(probed: _ProbedResult, probe: Probe) -> float:
+    error = ((probed.result - probe.unbiased) ** 2).mean()
+    return float(error) - float(probe.variance.mean()) + 2 * probed.divergence(probe)

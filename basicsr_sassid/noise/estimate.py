@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from basicsr_sassid.noise.encoding import skewness_ratio, skewness_terms
 from basicsr_sassid.noise.model import MAX_LAG, NoiseModel
 from basicsr_sassid.noise.sigma_curve import BINS, fit_variance, intensity_bin, sigma_curve
 from basicsr_sassid.ops.arrays import as_hwc, checked_image, is_grey, white_level
@@ -64,12 +65,14 @@ class FlatPatches:
     Attributes:
         residual: (n, 32, 32, 3), the flattest fifth without their surfaces, in grey levels.
         means, variances: (m, 3), of the flattest fifth of each intensity, in grey levels; NaN where it is saturated.
+        skewness_terms: (k, 2), of the flattest fifth without clipped pixels, see :func:`skewness_terms`.
         overlap: number of patches that share a pixel.
     """
 
     residual: np.ndarray
     means: np.ndarray
     variances: np.ndarray
+    skewness_terms: np.ndarray
     overlap: float
 
     @property
@@ -89,7 +92,8 @@ def find_flat_patches(image: np.ndarray) -> FlatPatches:
     usable = _usable(clipped)
     patches, clipped = patches[usable], clipped[usable]
     if len(patches) == 0:
-        return FlatPatches(np.empty((0, PATCH, PATCH, 3), np.float32), np.empty((0, 3)), np.empty((0, 3)), 1.0)
+        none = np.empty((0, 3))
+        return FlatPatches(np.empty((0, PATCH, PATCH, 3), np.float32), none, none, np.empty((0, 2)), 1.0)
     basis = surface_basis()
     residual = _residual(patches, basis)
     if is_grey(pixels):  # a product may round equal rows apart (OpenBLAS's kernel for Prescott does)
@@ -98,11 +102,13 @@ def find_flat_patches(image: np.ndarray) -> FlatPatches:
     flattest = _flattest(roughness, clipped, num_candidates)
     means = patches.mean(axis=2)
     variances = np.where(clipped < _SATURATED, residual.var(axis=2), np.nan)
+    unclipped = flattest[clipped[flattest].mean(axis=1) <= _CLIPPED[0]]  # clipping skews too, the other way
     by_intensity = _flattest_by_intensity(roughness, means.mean(axis=1), flattest)
     return FlatPatches(
         residual[flattest].transpose(0, 2, 1).reshape(-1, PATCH, PATCH, 3),
         means[by_intensity],
         variances[by_intensity],
+        skewness_terms(residual[unclipped], means[unclipped]),
         max(PATCH / _patch_step(pixels), 1.0) ** 2,
     )
 
@@ -221,7 +227,10 @@ def pool_patches(patches: Iterable[FlatPatches]) -> NoiseModel:
     )
     num_independent = max(sum(len(image.residual) / image.overlap for image in images), 1.0)
     error = sigma * math.hypot(_ERROR_OF_MANY, _ERROR_OF_ONE / math.sqrt(num_independent))
-    return NoiseModel(sigma, correlation, cross_correlation, curves, variance_fit, len(residual), error)
+    skewness = skewness_ratio(
+        np.concatenate([image.skewness_terms for image in images]), max(image.overlap for image in images)
+    )
+    return NoiseModel(sigma, correlation, cross_correlation, curves, variance_fit, len(residual), error, skewness)
 
 
 def _as_grey_levels(image: np.ndarray) -> np.ndarray:

@@ -38,6 +38,7 @@ class NoiseModel:
         variance_fit: {'R': (slope, offset), ...}: variance = slope * intensity + offset, fitted to ``sigma_curve``.
         num_patches: number of flat patches that were measured.
         sigma_error: (3,), standard error of ``sigma``; None in models of earlier versions.
+        skewness: 0 to 1, see :func:`skewness_ratio`; 0 in models of earlier versions.
     """
 
     sigma: np.ndarray
@@ -47,6 +48,7 @@ class NoiseModel:
     variance_fit: dict[str, tuple[float, float]]
     num_patches: int
     sigma_error: np.ndarray | None = None
+    skewness: float = 0.0
 
     @property
     def cross_channel(self) -> np.ndarray:
@@ -117,6 +119,7 @@ class NoiseModel:
             'variance_fit': {name: list(fit) for name, fit in self.variance_fit.items()},
             'num_patches': self.num_patches,
             'sigma_error': None if self.sigma_error is None else self.sigma_error.tolist(),
+            'skewness': self.skewness,
         }
 
     @classmethod
@@ -142,4 +145,5 @@ class NoiseModel:
             {name: (fit[0], fit[1]) for name, fit in field('variance_fit').items()},
             field('num_patches'),
             None if sigma_error is None else np.array(sigma_error),
+            float(content.get('skewness', 0.0)),
         )

@@ -74,14 +74,14 @@ def fit_blend(
     """
     weight, risks = float(student is not None), {}
     if classical is not None and student is not None and noise is not None and crops:
-        weight, estimates = optimal_blend_weight(classical, student, crops, noise)
-        risks = {
-            'noisy': estimates['noisy'],
-            'classical': estimates['first'],
-            'student': estimates['second'],
-            'blend': estimates['mixture'],
-        }
-    denoiser = BlendedDenoiser(classical if weight < 1 else None, student if weight > 0 else None, weight)
+        weight, risks = optimal_blend_weight(classical, student, crops, noise)
+    is_fitted = bool(risks)  # else one of them is alone
+    denoiser = BlendedDenoiser(
+        classical if weight < 1 or is_fitted else None,
+        student if weight > 0 else None,
+        weight,
+        align_colour=is_fitted and weight > 0,
+    )
     findings = diagnose('result', denoiser, crops, noise) if noise is not None else []
     keep_colour = any(finding.kind == 'colour' for finding in findings)
     return FittedBlend(dataclasses.replace(denoiser, keep_colour=keep_colour), risks, findings)

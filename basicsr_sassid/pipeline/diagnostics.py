@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from basicsr_sassid.noise.encoding import encoding_bias
 from basicsr_sassid.noise.estimate import PATCH, saturation_levels
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.noise.sigma_map import sigma_map
@@ -115,7 +116,8 @@ def advice(kind: str, minutes: float, has_weights: bool) -> str:
 
 def _measure_removal(crop: np.ndarray, result: np.ndarray, noise: NoiseModel) -> _Removal:
     removed = (crop - result) * 255
-    expected = sigma_map(crop, noise) ** 2
+    sigma = sigma_map(crop, noise)
+    expected = sigma**2
     high_pass = (result * 255 - cv2.GaussianBlur(result * 255, (0, 0), 3)) ** 2
     detail, removed_power, expected_power = (
         _patch_means(plane.mean(axis=2)) for plane in (high_pass, removed**2, expected)
@@ -132,14 +134,21 @@ def _measure_removal(crop: np.ndarray, result: np.ndarray, noise: NoiseModel) ->
     unclipped = clipped <= _UNCLIPPED  # the mean of clipped noise is not zero
     shift = None
     if unclipped.sum() >= _LEAST_AREAS * len(clipped):
-        areas = np.stack([_patch_means(removed[..., channel]) for channel in range(3)])
-        shift = _common_part(areas[:, unclipped].mean(axis=1), areas.mean(axis=1))
+        # a denoiser may brighten by what gamma encoding has darkened, or not
+        brightened = removed + noise.skewness * encoding_bias(result * np.float32(255), sigma)
+        shift = _common_part(_shift(removed, unclipped), _shift(brightened, unclipped))
     return _Removal(ratio(order[:fifth]), ratio(order[-fifth:]), shift)
 
 
-def _common_part(of_unclipped: np.ndarray, of_all: np.ndarray) -> np.ndarray:
-    """The part of a shift that both show: a blur across their border moves the unclipped areas alone."""
-    return np.where(of_unclipped * of_all > 0, np.sign(of_all) * np.minimum(np.abs(of_unclipped), np.abs(of_all)), 0.0)
+def _shift(removed: np.ndarray, unclipped: np.ndarray) -> np.ndarray:
+    """(3,): the mean that unclipped areas and all areas have in common. A blur across their border moves the unclipped
+    areas alone."""
+    areas = np.stack([_patch_means(removed[..., channel]) for channel in range(3)])
+    return _common_part(areas[:, unclipped].mean(axis=1), areas.mean(axis=1))
+
+
+def _common_part(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.where(first * second > 0, np.sign(second) * np.minimum(np.abs(first), np.abs(second)), 0.0)
 
 
 def _is_clipped(grey_levels: np.ndarray) -> np.ndarray:
