@@ -20,6 +20,7 @@ from basicsr_sassid.pipeline.blending import LEAST_SIDE
 from basicsr_sassid.utils.errors import UserError
 from basicsr_sassid.utils.sequences import evenly_spaced
 
+FIRST_SCENE = 'cat'  # of the first picture
 MAX_PAIRS = 40  # in the table, evenly spaced
 MAX_SIDE = 512  # pixels: of each pair at most the central square of that side
 _SCENES: dict[str, tuple[Callable[[], np.ndarray], float]] = {  # name -> photograph, photons: each at its own ISO
@@ -34,16 +35,16 @@ Denoise = Callable[[np.ndarray], np.ndarray]
 Pairs = list[tuple[np.ndarray, np.ndarray]]  # (noisy image, clean reference), (H, W, 3) uint8 RGB
 
 
-def simulate_photographs(folder: Path, most: int = len(_SCENES)) -> tuple[Path, Path]:
-    """Write the first ``most`` of five simulated photographs; those that are there already are kept.
+def simulate_photographs(folder: Path, only: str | None = None) -> tuple[Path, Path]:
+    """Write five simulated photographs, or only the one of a name. Those that are there already are kept.
 
     Returns:
         The folders of the noisy images and of their clean references.
     """
     noisy_folder, clean_folder = folder / 'noisy', folder / 'clean'
-    for seed, (name, (photograph, photons)) in enumerate(list(_SCENES.items())[:most]):
+    for seed, (name, (photograph, photons)) in enumerate(_SCENES.items()):
         noisy_file, clean_file = noisy_folder / f'{name}.png', clean_folder / f'{name}.png'
-        if noisy_file.exists() and clean_file.exists():
+        if only not in (None, name) or (noisy_file.exists() and clean_file.exists()):
             continue
         # three times as large: a sensor's pixels are never as sharp as those of a small picture for the screen
         scene = centre_crop(cv2.resize(photograph(), None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC), 1024)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -22,10 +23,12 @@ from basicsr_sassid.demo.comparison import (
     explain_gain,
 )
 from basicsr_sassid.demo.photographs import (
+    FIRST_SCENE,
     MAX_SIDE,
     check_sizes,
     match_names,
     measure_noise,
+    read_centre,
     read_pairs,
     read_some,
     simulate_photographs,
@@ -123,7 +126,7 @@ class _Demo:
         """All steps."""
         self.progress.stage('first picture')
         if self.is_simulated:
-            simulate_photographs(self.photographs, 1)
+            simulate_photographs(self.photographs, only=FIRST_SCENE)
         self.show_first_look()
         if self.is_simulated:
             self.progress.stage('simulating camera noise')
@@ -135,12 +138,18 @@ class _Demo:
             return {}
         return self.compare(folder, plan)
 
+    def first_photograph(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """A noisy image and its reference if any, of the first picture and of the PSNR during the training."""
+        name = f'{FIRST_SCENE}.png'
+        if self.is_simulated:
+            return read_centre(self.noisy / name), read_centre(self.photographs / 'clean' / name)
+        if self.reference is None:
+            return read_some(self.noisy, 1)[0], None
+        return read_pairs(self.noisy, self.reference, 1)[0]
+
     def show_first_look(self) -> None:
         """Write and name the first picture."""
-        if self.reference is None:
-            noisy, clean = read_some(self.noisy, 1)[0], None
-        else:
-            noisy, clean = read_pairs(self.noisy, self.reference, 1)[0]
+        noisy, clean = self.first_photograph()
         grid = Photo(draw_first_look(noisy, clean, estimate_noise([noisy])))
         picture = self.files.publish('first_look.png', lambda path: write_photo(grid, path))
         self.progress.say(f'First picture, the spectral denoiser without training: {printable(picture)}')
@@ -185,10 +194,8 @@ class _Demo:
             plan.save(folder / 'plan.json')
         self.progress.say(plan.describe(self.minutes))
         self.progress.follow(plan.seconds_after_measurement())
-        crop = None
-        if self.reference is not None:
-            noisy, clean = read_pairs(self.noisy, self.reference, 1)[0]
-            crop = CropPSNR(noisy[crop_box(clean)], clean[crop_box(clean)])
+        noisy, clean = self.first_photograph()
+        crop = None if clean is None else CropPSNR(noisy[crop_box(clean)], clean[crop_box(clean)])
         seconds = train_networks(opt, folder, plan.training, self.progress.show, crop)
         plan = dataclasses.replace(plan, trained_seconds=seconds)
         plan.save(folder / 'plan.json')

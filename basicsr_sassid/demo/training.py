@@ -30,9 +30,11 @@ class CropPSNR:
 
     Args:
         noisy, clean: the crop, (H, W, 3) uint8 RGB.
+        seconds: between two figures, at least.
     """
 
-    def __init__(self, noisy: np.ndarray, clean: np.ndarray) -> None:
+    def __init__(self, noisy: np.ndarray, clean: np.ndarray, seconds: float = _PSNR_SECONDS) -> None:
+        self.seconds = seconds
         self.lq = torch.from_numpy(np.ascontiguousarray(noisy)).permute(2, 0, 1)[None].float() / 255
         self.clean = clean
         self.text = ''
@@ -43,14 +45,14 @@ class CropPSNR:
         """``27.4 dB``, the last figure of the stage; empty before the first one."""
         now = time.perf_counter()
         if model.stage.name != self._stage:
-            self._stage, self.text, self._due = model.stage.name, '', now + _PSNR_SECONDS / 2
+            self._stage, self.text, self._due = model.stage.name, '', now + self.seconds / 2
         if now >= self._due:
             model.feed_data({'lq': self.lq})
             model.test()
             result = model.output[0].permute(1, 2, 0).clamp(0, 1).mul(255).round().byte().cpu().numpy()
             self.text = f', {evaluate_image(result, self.clean, "psnr"):.1f} dB'
             ended = time.perf_counter()
-            self._due = ended + max(_PSNR_SECONDS, (ended - now) / _PSNR_SHARE)
+            self._due = ended + max(self.seconds, (ended - now) / _PSNR_SHARE)
         return self.text
 
 
