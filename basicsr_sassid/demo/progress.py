@@ -40,6 +40,8 @@ class DemoProgress:
     def stage(self, text: str) -> None:
         """Show a stage by the time alone."""
         self._show(text, self._ends)
+        if self.bar.bar is not None:  # at once: the next call may be far
+            self.bar.bar.refresh()
 
     def follow(self, planned: float) -> None:
         """From now on the time left is that of a plan: seconds of all that follows."""
