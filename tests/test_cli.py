@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import sassid
-from basicsr_sassid import __version__, cli
+from basicsr_sassid import __version__, cli, demo
 from basicsr_sassid.io.checkpoint import build_network
 from basicsr_sassid.pipeline.options import EFFORTS
 from sassid import build_parser, main
@@ -111,6 +111,10 @@ def test_demo_old_flag_clean_names_the_new_one(capsys):
 def test_demo_old_flag_scale_names_the_minutes(capsys):
     line = error_of(capsys, 'demo', '--scale', '0.5')
     assert line == 'error: --scale was replaced by --minutes, the minutes of the whole demo (default 5)'
+
+
+def test_command_demo_takes_the_minutes_of_the_demo():
+    assert build_parser().parse_args(['demo']).minutes == demo.MINUTES
 
 
 @pytest.mark.parametrize('flag', ['--clean', '--scale'])

@@ -14,7 +14,7 @@ import pytest
 from basicsr_sassid import demo
 from basicsr_sassid.demo import progress as progress_module
 from basicsr_sassid.demo import run
-from basicsr_sassid.demo.plan import DemoPlan, PixelSeconds, make_plan
+from basicsr_sassid.demo.plan import DemoPlan, PixelSeconds, make_plan, start_seconds
 from basicsr_sassid.demo.training import models_folder
 from basicsr_sassid.io.demo_files import DemoFiles
 from basicsr_sassid.training.budget import Plan, StepTimes
@@ -138,7 +138,7 @@ SIZES = [512 * 512] * 5
 @pytest.mark.parametrize('minutes', [5, 20])
 def test_make_plan_keeps_the_minutes_on_fast_and_slow_machines(step, minutes):
     pixels = PixelSeconds(*np.multiply([4e-6, 3e-6, 0.5e-6], step / 0.1))
-    plan = make_plan(step_times(step), pixels, OPT, SIZES, 60 * minutes, start_seconds=20 * step)
+    plan = make_plan(step_times(step), pixels, OPT, SIZES, 60 * minutes, start=20 * step)
     assert 0.9 * 60 * minutes < plan.seconds_after_measurement() <= 60 * minutes
 
 
@@ -146,6 +146,12 @@ def test_make_plan_compares_fewer_pairs_where_all_take_too_long():
     pixels = PixelSeconds(4e-6, 3e-6, 0.5e-6)
     plan = make_plan(step_times(0.1), pixels, OPT, SIZES * 8, 300, 0)
     assert 1 < plan.num_pairs < 40 and plan.comparison_seconds <= 75
+
+
+def test_start_seconds_are_those_of_the_measurement_without_its_steps():
+    times = step_times(0.1)
+    measurement = 7 + 10 * (sum(times.step.values()) + sum(times.cached_teacher.values()))
+    assert start_seconds(measurement, times) == pytest.approx(7 + 1.5)
 
 
 def test_make_plan_without_references_compares_nothing():

@@ -20,7 +20,7 @@ from basicsr_sassid.io.atomic import write_json
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.pipeline.blending import CROP, MOST_CROPS
 from basicsr_sassid.pipeline.student import RATIO, STAGES
-from basicsr_sassid.training.budget import Plan, StepTimes, allocate_budget
+from basicsr_sassid.training.budget import NUM_STEPS, Plan, StepTimes, allocate_budget
 from basicsr_sassid.utils.sequences import evenly_spaced
 
 ROWS = 8  # of the table
@@ -29,6 +29,7 @@ _MOST_TUNING_PAIRS = 5
 _BLEND_RUNS = 3  # of each denoiser on the blend's crops: two to estimate its error, one to diagnose the result
 _TILED = 4  # a tile of 64 pixels with 32 of context on each side is four times as large
 _FORWARD = 1 / 3  # of a training step's time
+_START_STEPS = 15  # of the BNN, in time: the dry run, and the choice among its blind sizes
 _RESERVE = 1.25  # of the comparison: what is not measured
 _MOST_COMPARISON = 0.25  # of the demo, where that leaves a pair
 
@@ -49,7 +50,7 @@ class DemoPlan:
     Attributes:
         training: lengths of the stages.
         num_pairs: of the comparison; 0 without references.
-        start_seconds: to build what is trained, after the measurement.
+        start_seconds: to start the training, after the measurement.
         comparison_seconds: expected time of the comparison.
         trained_seconds: of the training, all calls together; None until it is complete.
     """
@@ -129,13 +130,20 @@ def comparison_seconds(pixels: PixelSeconds, times: StepTimes, opt: Mapping[str,
     )
 
 
+def start_seconds(measurement: float, times: StepTimes) -> float:
+    """Time to start the training: what was built to be measured is built again, without the measured steps, and the
+    blind sizes of the teacher are compared.
+
+    Args:
+        measurement: seconds that the measurement took.
+        times: its result.
+    """
+    measured = NUM_STEPS * (sum(times.step.values()) + sum(times.cached_teacher.values()))
+    return max(measurement - measured, 0.0) + _START_STEPS * times.step[STAGES[0]]
+
+
 def make_plan(
-    times: StepTimes,
-    pixels: PixelSeconds,
-    opt: Mapping[str, Any],
-    sizes: Sequence[int],
-    left: float,
-    start_seconds: float,
+    times: StepTimes, pixels: PixelSeconds, opt: Mapping[str, Any], sizes: Sequence[int], left: float, start: float
 ) -> DemoPlan:
     """Divide the rest of a demo between training and comparison.
 
@@ -145,15 +153,15 @@ def make_plan(
         opt: of the training.
         sizes: number of pixels of each image with a reference; empty without references.
         left: seconds of the demo.
-        start_seconds: of these, to build what is trained.
+        start: of these, to start the training.
     """
-    left -= start_seconds
+    left -= start
     num_pairs = len(sizes)
     while num_pairs > 1 and _seconds_of(pixels, times, opt, sizes, num_pairs) > _MOST_COMPARISON * left:
         num_pairs -= 1
     comparison = _seconds_of(pixels, times, opt, sizes, num_pairs) if num_pairs else 0.0
     training = allocate_budget(times, RATIO, max(left - comparison, 0.0) / 60)
-    return DemoPlan(training, num_pairs, start_seconds, comparison)
+    return DemoPlan(training, num_pairs, start, comparison)
 
 
 def _seconds_of(

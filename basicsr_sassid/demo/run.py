@@ -33,7 +33,7 @@ from basicsr_sassid.demo.photographs import (
     read_some,
     simulate_photographs,
 )
-from basicsr_sassid.demo.plan import DemoPlan, make_plan, measure_pixels
+from basicsr_sassid.demo.plan import DemoPlan, make_plan, measure_pixels, start_seconds
 from basicsr_sassid.demo.progress import DemoProgress
 from basicsr_sassid.demo.training import CropPSNR, models_folder, train_networks
 from basicsr_sassid.evaluation.crop_grid import crop_box
@@ -209,9 +209,9 @@ class _Demo:
             sizes = [_compared_pixels(path) for path, _ in match_names(self.noisy, self.reference)]
         pixels = measure_pixels(read_some(self.noisy, 1)[0], noise)
         times = measure_step_times(opt, folder, list(STAGES), lambda _: self.progress.stage('measuring'))
-        start_seconds = time.time() - started  # the training builds again what was built to be measured
         elapsed = time.time() - self.progress.started
-        plan = make_plan(times, pixels, opt, sizes, 60 * self.minutes - elapsed, start_seconds)
+        start = start_seconds(time.time() - started, times)
+        plan = make_plan(times, pixels, opt, sizes, 60 * self.minutes - elapsed, start)
         if min(plan.training.iters.values()) <= MIN_ITERATIONS:  # the plan is longer than the minutes
             with tqdm.external_write_mode():
                 print_short_training(
