@@ -21,7 +21,7 @@ class DemoProgress:
 
     def __init__(self, started: float, seconds: float) -> None:
         self.started = started
-        self.bar = ProgressBar(telling=0.0)
+        self.bar = ProgressBar(telling=0.0, smoothing=0.0)  # the fractions that it gets are those of the time
         self._ends = started + seconds
         self._planned = seconds
         self._first: tuple[float, float] | None = None  # time and planned seconds done at the first call of show

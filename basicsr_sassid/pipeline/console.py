@@ -77,17 +77,19 @@ class ProgressBar:
 
     Args:
         telling: fraction of a step after which its speed tells the time left.
+        smoothing: tqdm's: 0 is the mean speed of the step, 1 the speed of the moment.
     """
 
-    def __init__(self, telling: float = _TELLING) -> None:
-        self.telling = telling
+    def __init__(self, telling: float = _TELLING, smoothing: float = 0.3) -> None:
+        self.telling, self.smoothing = telling, smoothing
         self.bar: tqdm | None = None
         self._is_first = True  # call of show in the step
 
     def step(self, text: str, total: float | None = None) -> None:
         """Start a step; with ``total`` the bar starts again from 0."""
         if self.bar is None:
-            self.bar = tqdm(total=1, file=sys.stderr, mininterval=0.5 if sys.stderr.isatty() else 30, bar_format=_BAR)
+            seconds = 0.5 if sys.stderr.isatty() else 30
+            self.bar = tqdm(total=1, file=sys.stderr, mininterval=seconds, bar_format=_BAR, smoothing=self.smoothing)
         self.bar.set_description(text, refresh=total is None)
         if total is not None:
             self.bar.bar_format, self.bar.initial, self._is_first = _BAR, 0, True
