@@ -30,8 +30,8 @@ _BLEND_RUNS = 3  # of each denoiser on the blend's crops: two to estimate its er
 _TILED = 4  # a tile of 64 pixels with 32 of context on each side is four times as large
 _FORWARD = 1 / 3  # of a training step's time
 _START_STEPS = 15  # of the BNN, in time: the dry run, and the choice among its blind sizes
-_RESERVE = 1.25  # of the comparison: what is not measured
-_MOST_COMPARISON = 0.25  # of the demo, where that leaves a pair
+_RESERVE = 1.1  # of the comparison: what is not measured
+_MOST_COMPARISON = 0.3  # of the demo, where that leaves a pair
 
 
 @dataclasses.dataclass(frozen=True)
