@@ -31,7 +31,7 @@ _TILED = 4  # a tile of 64 pixels with 32 of context on each side is four times 
 _FORWARD = 1 / 3  # of a training step's time
 _START_STEPS = 15  # of the BNN, in time: the dry run, and the choice among its blind sizes
 _RESERVE = 1.1  # of the comparison: what is not measured
-_MOST_COMPARISON = 0.3  # of the demo, where that leaves a pair
+_MOST_COMPARISON, _FEW_SECONDS = 0.3, 10.0  # of the demo, where that leaves a pair; seconds that it may always take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +156,8 @@ def make_plan(
         start: of these, to start the training.
     """
     left -= start
-    num_pairs = len(sizes)
-    while num_pairs > 1 and _seconds_of(pixels, times, opt, sizes, num_pairs) > _MOST_COMPARISON * left:
+    num_pairs, most = len(sizes), max(_MOST_COMPARISON * left, _FEW_SECONDS)
+    while num_pairs > 1 and _seconds_of(pixels, times, opt, sizes, num_pairs) > most:
         num_pairs -= 1
     comparison = _seconds_of(pixels, times, opt, sizes, num_pairs) if num_pairs else 0.0
     training = allocate_budget(times, RATIO, max(left - comparison, 0.0) / 60)
