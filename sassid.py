@@ -283,17 +283,15 @@ def add_submit(commands: Commands) -> None:
 
 def add_demo(commands: Commands) -> None:
     """`sassid demo`."""
-    demo = commands.add_parser(
-        'demo',
-        help='simulate noise, train, compare: a few minutes on two cores',
-        description='Simulate camera noise, train on it alone, compare. Needs no internet.',
-    )
+    text = 'simulate camera noise, train on it alone, compare: five minutes'
+    demo = commands.add_parser('demo', help=text, description=f'{text.capitalize()}. Needs no internet.')
+    demo.set_defaults(run='run_demo', interrupted=SAME_COMMAND)
     demo.add_argument('-o', '--output', default='results/demo', metavar='OUT', help='default: results/demo')
     demo.add_argument('--noisy', metavar='FOLDER', help='real noisy photographs instead of the simulated ones')
-    demo.add_argument('--reference', metavar='FOLDER', help='their clean references, for the table alone')
-    demo.add_argument('--clean', help=argparse.SUPPRESS)  # the old name
-    demo.add_argument('--scale', type=float, help='iterations, as a multiple (0 to 1000) of those of train_cpu.yml')
-    demo.set_defaults(run='run_demo')
+    demo.add_argument('--reference', metavar='FOLDER', help='their clean references, for the PSNR alone')
+    demo.add_argument('--minutes', type=float, default=5.0, help='of the whole demo (default 5)')
+    for old in ('--clean', '--scale'):  # --reference, --minutes
+        demo.add_argument(old, help=argparse.SUPPRESS)
 
 
 if __name__ == '__main__':

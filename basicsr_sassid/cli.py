@@ -174,4 +174,6 @@ def run_demo(args: argparse.Namespace) -> None:
     """Train and compare on a small machine."""
     if args.clean is not None:
         raise UserError(f'--clean was renamed: --reference {args.clean}')
-    compare_on_photographs(args.output, args.noisy, args.reference, args.scale)
+    if args.scale is not None:
+        raise UserError('--scale was replaced by --minutes, the minutes of the whole demo (default 5)')
+    compare_on_photographs(args.output, args.noisy, args.reference, args.minutes)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import sassid
-from basicsr_sassid import __version__, cli
+from basicsr_sassid import __version__, cli, demo
 from basicsr_sassid.io.checkpoint import build_network
 from basicsr_sassid.pipeline.options import EFFORTS
 from sassid import build_parser, main
@@ -108,10 +108,20 @@ def test_demo_old_flag_clean_names_the_new_one(capsys):
     assert line == 'error: --clean was renamed: --reference b'
 
 
-def test_demo_old_flag_clean_is_not_in_the_help(capsys):
+def test_demo_old_flag_scale_names_the_minutes(capsys):
+    line = error_of(capsys, 'demo', '--scale', '0.5')
+    assert line == 'error: --scale was replaced by --minutes, the minutes of the whole demo (default 5)'
+
+
+def test_command_demo_takes_the_minutes_of_the_demo():
+    assert build_parser().parse_args(['demo']).minutes == demo.MINUTES
+
+
+@pytest.mark.parametrize('flag', ['--clean', '--scale'])
+def test_demo_old_flag_is_not_in_the_help(flag, capsys):
     with pytest.raises(SystemExit):
         main(['demo', '--help'])
-    assert '--clean' not in capsys.readouterr().out
+    assert flag not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -173,8 +183,8 @@ def test_demo_on_photographs_writes_table_and_picture(tmp_path, capsys):
             str(tmp_path / 'noisy'),
             '--reference',
             str(tmp_path / 'clean'),
-            '--scale',
-            '0.002',
+            '--minutes',
+            '0.01',
             '-o',
             str(tmp_path / 'out'),
         ]

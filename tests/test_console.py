@@ -86,6 +86,11 @@ def test_print_short_training_is_said_where_the_minutes_are_too_few(minutes, lea
     assert ('about 1.3 minutes' in capsys.readouterr().err) == is_said
 
 
+def test_print_short_training_names_what_is_short(capsys):
+    print_short_training(0.1, 2, 'demo', 'Give more minutes.')
+    assert 'shortest demo' in (text := capsys.readouterr().err) and text.endswith('Give more minutes.\n')
+
+
 @pytest.mark.slow
 def test_clean_photos_minutes_below_the_shortest_training_are_announced(tmp_path, capsys, monkeypatch):
     shrink_networks(monkeypatch)

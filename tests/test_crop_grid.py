@@ -30,3 +30,10 @@ def test_crop_box_is_inside_the_image():
 def test_crop_box_of_a_small_image_is_the_image():
     image = np.zeros((90, 120, 3), np.uint8)
     assert image[crop_box(image)].shape == image.shape
+
+
+def test_draw_crop_grid_footer_is_below_the_same_picture():
+    rows = [{'noisy': (np.zeros((CROP, CROP, 3), np.uint8), '20.00 dB')}]
+    plain, grid = draw_crop_grid(rows), draw_crop_grid(rows, footer='one line ' * 8)
+    assert len(grid) > len(plain) and (grid[: len(plain)] == plain).all()
+    assert (grid[len(plain) :] < 128).any() and (grid[:, [0, -1]] == 255).all()

@@ -11,15 +11,15 @@ from typing import cast
 from basicsr_sassid.io.atomic import content_digest, write_json
 from basicsr_sassid.utils.errors import UserError
 
-RESULTS = ('table.json', 'comparison.png')
+RESULTS = ('table.json', 'comparison.png', 'first_look.png')
 
 
 class DemoFiles:
-    """The files of a demo: all but two in a folder of their own, so that nothing else in OUT is touched.
+    """The files of a demo: all but three in a folder of their own, so that nothing else in OUT is touched.
 
     Args:
-        output: OUT. The folder in it is ``demo_files``, with a record of the digests of ``table.json`` and
-            ``comparison.png``, which lie in OUT itself.
+        output: OUT. The folder in it is ``demo_files``, with a record of the digests of the results, which
+            lie in OUT itself: ``table.json``, ``comparison.png`` and ``first_look.png``.
     """
 
     def __init__(self, output: Path) -> None:

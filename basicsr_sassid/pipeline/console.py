@@ -17,7 +17,7 @@ from basicsr_sassid.utils.sequences import count_noun
 
 _BAR = '{desc} {percentage:3.0f}%|{bar}| {elapsed}'
 _BAR_WITH_TIME_LEFT = _BAR + ', {remaining} left'
-_TELLING = 0.1  # of a step, after which its speed tells the time left
+_TELLING = 0.1
 
 
 def print_survey(survey: Survey, noise: NoiseModel, megapixels: float) -> None:
@@ -40,12 +40,21 @@ def print_survey(survey: Survey, noise: NoiseModel, megapixels: float) -> None:
         )
 
 
-def print_short_training(minutes: float, least: float) -> None:
-    """Say how many minutes the shortest training takes, where they are more than those that were given."""
+def print_short_training(
+    minutes: float, least: float, what: str = 'training', hint: str = '--effort instant trains nothing.'
+) -> None:
+    """Say how many minutes the shortest training takes, where they are more than those that were given.
+
+    Args:
+        minutes: given.
+        least: minutes of the shortest ``what``.
+        what: is given minutes.
+        hint: what the user can do.
+    """
     if least > 1.05 * minutes:
         print(
-            f'--minutes {minutes:g} is less than the shortest training on this machine ({MIN_ITERATIONS} iterations of '
-            f'each stage): about {least:.1f} minutes, which it takes now. --effort instant trains nothing.',
+            f'--minutes {minutes:g} is less than the shortest {what} on this machine ({MIN_ITERATIONS} iterations of '
+            f'each stage): about {least:.1f} minutes, which it takes now. {hint}'.rstrip(),
             file=sys.stderr,
         )
 
@@ -64,16 +73,23 @@ def print_result(failed: Mapping[str, str], num_done: int, output: Path, report:
 
 
 class ProgressBar:
-    """A progress bar on stderr over the steps of a run. It appears with the first step."""
+    """A progress bar on stderr over the steps of a run. It appears with the first step.
 
-    def __init__(self) -> None:
+    Args:
+        telling: fraction of a step after which its speed tells the time left.
+        smoothing: tqdm's: 0 is the mean speed of the step, 1 the speed of the moment.
+    """
+
+    def __init__(self, telling: float = _TELLING, smoothing: float = 0.3) -> None:
+        self.telling, self.smoothing = telling, smoothing
         self.bar: tqdm | None = None
         self._is_first = True  # call of show in the step
 
     def step(self, text: str, total: float | None = None) -> None:
         """Start a step; with ``total`` the bar starts again from 0."""
         if self.bar is None:
-            self.bar = tqdm(total=1, file=sys.stderr, mininterval=0.5 if sys.stderr.isatty() else 30, bar_format=_BAR)
+            seconds = 0.5 if sys.stderr.isatty() else 30
+            self.bar = tqdm(total=1, file=sys.stderr, mininterval=seconds, bar_format=_BAR, smoothing=self.smoothing)
         self.bar.set_description(text, refresh=total is None)
         if total is not None:
             self.bar.bar_format, self.bar.initial, self._is_first = _BAR, 0, True
@@ -86,7 +102,7 @@ class ProgressBar:
                 self.bar.set_description(text, refresh=False)
             if self._is_first:  # of a run that continues: no time was spent on what is done
                 self.bar.initial, self._is_first = done, False
-            elif self.bar.total and done - self.bar.initial > _TELLING * self.bar.total:
+            elif self.bar.total and done - self.bar.initial > self.telling * self.bar.total:
                 self.bar.bar_format = _BAR_WITH_TIME_LEFT
             self.bar.update(done - self.bar.n)
 
