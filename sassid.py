@@ -118,12 +118,13 @@ def add_denoise(commands: Commands) -> None:
     """`sassid denoise`."""
     denoise = commands.add_parser(
         'denoise',
-        help='denoise photographs with a trained network',
-        description='Denoise photographs with a trained network.',
+        help='denoise photographs without a training, or with a trained network',
+        description='Denoise photographs: by default without a training, by their measured noise and a network in the '
+        'package; with --weights by a network of your own.',
     )
     denoise.add_argument('input', nargs='+', help='image files or folders (searched below)')
     denoise.add_argument('-o', '--output', required=True, metavar='OUT', help='folder; for one file, also a file')
-    denoise.add_argument('--weights', metavar='net_g.pth', help='of a training, .pth or .safetensors')
+    denoise.add_argument('--weights', metavar='net_g.pth', help='of a training, .pth or .safetensors (default: none)')
     _add_device(denoise)
     denoise.add_argument('--tile', type=int, default=512, help='tile side, a multiple of 32; 0: whole (default 512)')
     denoise.add_argument('--overlap', type=int, default=128, help='context pixels on each side of a tile (default 128)')

@@ -50,12 +50,26 @@ def denoise_files(
         UserError: an input does not exist or has no image; an output would overwrite an input, or two inputs have the
             same output; the weights do not load; nothing can be written to ``output``; the disk is full.
     """
-    output = expand_path(output, '-o')
-    targets = plan_outputs(inputs, output)
-    _check_output(targets, output)
+    targets = plan_writable_outputs(inputs, output)
     denoise = Denoiser(weights, **settings)
     if note := teacher_note(denoise, weights):
         tqdm.write(printable(note), file=sys.stderr)
+    return denoise_targets(targets, denoise)
+
+
+def denoise_targets(targets: Mapping[Path, Path], denoise: Callable[..., np.ndarray]) -> dict[str, str]:
+    """Denoise input files into output files, with a progress bar.
+
+    Args:
+        targets: of :func:`plan_writable_outputs`.
+        denoise: pixels and a Progress -> pixels of the same shape and dtype.
+
+    Returns:
+        The files that could not be read, denoised or written, with the reason; all others are written.
+
+    Raises:
+        UserError: the disk is full.
+    """
     failed: dict[str, str] = {}
     with tqdm(
         total=len(targets),
@@ -88,14 +102,17 @@ def _denoise_file(
     write_photo(dataclasses.replace(photo, pixels=denoise(photo.pixels, progress)), target)
 
 
-def _check_output(targets: Mapping[Path, Path], output: Path) -> None:
-    """Raise UserError, before a network is loaded, if nothing can be written to ``output``."""
+def plan_writable_outputs(inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> dict[Path, Path]:
+    """:func:`plan_outputs` for an output that can be written. Raises UserError also if it cannot."""
+    output = expand_path(output, '-o')
+    targets = plan_outputs(inputs, output)
     if list(targets.values()) == [output]:
         (source,) = targets
         check_writable(read_header(source), output)
         require_writable(output)
     else:
         make_writable_folder(output)
+    return targets
 
 
 def plan_outputs(inputs: Sequence[str | os.PathLike[str]], output: Path) -> dict[Path, Path]:

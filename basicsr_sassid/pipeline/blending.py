@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from basicsr_sassid.inference.blend import BlendedDenoiser, Denoise
 from basicsr_sassid.inference.sure import optimal_blend_weight
+from basicsr_sassid.io.photo import Photo, read_photo
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.ops.arrays import centre_crop
 from basicsr_sassid.pipeline.diagnostics import Finding, diagnose
@@ -55,6 +57,11 @@ def blend_crops(sizes: Mapping[Key, tuple[int, int]], read: Callable[[Key], np.n
         with contextlib.suppress(UserError):
             crops.append(centre_crop(read(key), CROP))
     return crops
+
+
+def read_centre(path: Path) -> np.ndarray:
+    """The central crop of a photograph, (H, W, 3) float32 in [0, 1]. Raises UserError if the file is damaged."""
+    return Photo(centre_crop(read_photo(path).pixels, CROP)).as_rgb_float()
 
 
 def fit_blend(
