@@ -13,6 +13,7 @@ from basicsr.metrics import calculate_psnr
 
 from basicsr_sassid.io.photo import Photo, read_photo, write_photo
 from basicsr_sassid.pipeline import run, student
+from basicsr_sassid.pipeline.planning import Budget
 from basicsr_sassid.pipeline.state import RunState
 from basicsr_sassid.training.budget import Plan
 
@@ -51,7 +52,9 @@ def write_scenes(folder: Path) -> Path:
 def shrink_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small networks, and a few iterations whatever the minutes."""
     shrink_networks(monkeypatch)
-    monkeypatch.setattr(run, 'plan_training', lambda *_: PLAN)
+    monkeypatch.setattr(run, 'measure_denoising', lambda *_: 0.0)
+    monkeypatch.setattr(run, 'plan_run', lambda *_: (Budget(1, 0.0, 0.0, 0.0, 0.0), PLAN))
+    monkeypatch.setattr(run, 'correct_plan', lambda plan, *_: plan)
 
 
 def shrink_networks(monkeypatch: pytest.MonkeyPatch) -> None:

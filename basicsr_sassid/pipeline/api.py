@@ -160,7 +160,7 @@ def fit_denoiser(
         output = Path(name)
         with _open_run(plan_outputs(_as_list(photos), output / 'unused'), output, options) as run:
             run.survey()
-            student = run.train()
+            student = run.train(writes=False)
             assert student is not None  # with minutes of training there is one
             run.export_student(output / STUDENT)
             run.remove_intermediates()
