@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from basicsr_sassid.ops.tiling import tiled_pixels
 from basicsr_sassid.pipeline import measuring, run, student
-from basicsr_sassid.pipeline.measuring import measure_denoising, plan_run, setup_seconds, tiled_pixels
+from basicsr_sassid.pipeline.measuring import measure_denoising, plan_run, setup_seconds
 from basicsr_sassid.pipeline.options import CleanOptions
 from basicsr_sassid.pipeline.planning import Budget, StageClock
 from basicsr_sassid.pipeline.run import PhotoRun
@@ -34,7 +35,7 @@ def test_tiled_pixels_counts_the_context_of_the_tiles(tile, overlap, pixels):
 
 def test_setup_seconds_are_those_of_building_without_the_steps():
     steps = REPEATS * (0.3 + 0.1 + 0.1)
-    assert setup_seconds(TIMES, steps + 1) == pytest.approx(4) and setup_seconds(TIMES, steps - 1) == 0
+    assert setup_seconds(TIMES, steps + 1) == pytest.approx(0.5) and setup_seconds(TIMES, steps - 1) == 0
 
 
 def test_selection_seconds_grow_with_the_step_of_the_bnn(tmp_path):

@@ -59,7 +59,7 @@ def planned(machine: Machine, minutes: float, megapixels: float) -> tuple[Budget
     """The plan on a machine whose measured times are its own."""
     batches = 4 * megapixels * 1e6 / (2 * 128**2)
     survey = 5 + _SURVEY * megapixels + REPEATS * (machine.bnn + machine.unet + machine.teacher)
-    budget = Budget(minutes, survey, machine.setup, 400 * machine.bnn / 3, machine.megapixel * megapixels)
+    budget = Budget(minutes, survey, machine.setup, 70 * machine.bnn, machine.megapixel * megapixels)
     return budget, budget.plan(machine.step_times(batches))
 
 
@@ -71,7 +71,7 @@ def simulate(machine: Machine, budget: Budget, plan: Plan, megapixels: float) ->
     for _ in range(plan.iters['bnn']):
         now += machine.bnn
         clock.tick()
-    now += 400 * machine.bnn / 3
+    now += 70 * machine.bnn
     spent, slowdown = clock.spent(plan.seconds['bnn'], plan.iters['bnn']), clock.slowdown(plan.seconds['bnn'])
     plan = correct_plan(plan, budget.training - budget.setup - spent, slowdown)
     batches = 4 * megapixels * 1e6 / (2 * 128**2)
