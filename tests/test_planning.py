@@ -89,7 +89,7 @@ def test_budget_whole_run_keeps_its_minutes_or_says_that_it_cannot(machine, fact
     machine = machine.scaled(factor)
     budget, plan = planned(machine, minutes, megapixels)
     seconds = simulate(machine, budget, plan, megapixels)
-    assert seconds == pytest.approx(budget.total(plan), rel=0.05)
+    assert seconds < 1.05 * budget.total(plan)
     said = budget.describe(plan, megapixels)
     if budget.spent + budget.denoising <= 30 * minutes and min(plan.iters.values()) > 30:  # half of the minutes
         assert seconds == pytest.approx(60 * minutes, rel=0.15) and said.startswith(f'{minutes:g} minutes: ')
