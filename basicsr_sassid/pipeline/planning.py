@@ -71,7 +71,7 @@ class Budget:
             return f'{self.minutes:g} minutes: {training:.1f} of training' + (
                 f', {denoising:.1f} of {photographs}' if denoising else ''
             )
-        if training * 60 > TOLERANCE * self.training:
+        if training > self.minutes:
             return (
                 f'--minutes {self.minutes:g} is less than the shortest training on this machine ({MIN_ITERATIONS} '
                 f'iterations of each stage): about {training:.1f} minutes, which it takes now'
