@@ -13,6 +13,7 @@ from basicsr.metrics import calculate_psnr
 
 from basicsr_sassid.io.photo import Photo, read_photo, write_photo
 from basicsr_sassid.pipeline import run, student
+from basicsr_sassid.pipeline.api import clean_photos
 from basicsr_sassid.pipeline.planning import Budget
 from basicsr_sassid.pipeline.state import RunState
 from basicsr_sassid.training.budget import Plan
@@ -43,9 +44,10 @@ def crops_and_references() -> tuple[list[np.ndarray], list[np.ndarray]]:
     return list(noisy), list(clean)
 
 
-def write_scenes(folder: Path) -> Path:
+def write_scenes(folder: Path, height: int = 320, width: int = 400) -> Path:
+    """cat.png and coffee.png, or their upper left corners, where a test is about files rather than pictures."""
     for name, (noisy, _) in scenes().items():
-        write_photo(Photo(noisy), folder / f'{name}.png')
+        write_photo(Photo(noisy[:height, :width]), folder / f'{name}.png')
     return folder
 
 
@@ -67,6 +69,28 @@ def shrink_networks(monkeypatch: pytest.MonkeyPatch) -> None:
         return opt
 
     monkeypatch.setattr(student, 'customize', small)
+    monkeypatch.setattr(student, 'PATCH_SIZE', 64)
+    monkeypatch.setattr(student, '_HELD_OUT_SIDE', 64)
+
+
+@pytest.fixture(scope='session')
+def instant_run(tmp_path_factory) -> Path:
+    """Folder with photos/ and out/ of a run without training, for all tests; those that write take a copy."""
+    root = tmp_path_factory.mktemp('instant')
+    clean_photos([write_scenes(root / 'photos')], root / 'out', effort='instant')
+    return root
+
+
+@pytest.fixture(scope='session')
+def trained_run(tmp_path_factory) -> Path:
+    """The same of a run with a worthless student, which is in student.safetensors."""
+    root = tmp_path_factory.mktemp('trained')
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_training(patch)
+        clean_photos(
+            [write_scenes(root / 'photos')], root / 'out', minutes=1, save_weights=root / 'student.safetensors'
+        )
+    return root
 
 
 def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:

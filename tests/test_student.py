@@ -211,19 +211,13 @@ def test_student_training_killed_and_continued_has_the_pictures_of_a_whole_run(w
 # ---- the exported student ----
 
 
-@pytest.fixture(scope='module')
-def exported(tmp_path_factory) -> Path:
+@pytest.fixture
+def exported(trained_run) -> Path:
     """student.safetensors of a short training."""
-    root = tmp_path_factory.mktemp('exported')
-    with pytest.MonkeyPatch.context() as patch:
-        shrink_training(patch)
-        clean_photos(
-            [write_scenes(root / 'photos')], root / 'out', minutes=1, save_weights=root / 'student.safetensors'
-        )
-    return root / 'student.safetensors'
+    return trained_run / 'student.safetensors'
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture
 def card(exported) -> dict:
     with safe_open(exported, 'pt') as file:
         return {key: json.loads(value) for key, value in file.metadata().items()}
