@@ -52,8 +52,10 @@ def write_scenes(folder: Path, height: int = 320, width: int = 400) -> Path:
 
 
 def shrink_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small networks, and a few iterations whatever the minutes."""
+    """Small networks and patches, and a few iterations whatever the minutes: nothing is measured."""
     shrink_networks(monkeypatch)
+    monkeypatch.setattr(student, 'PATCH_SIZE', 64)
+    monkeypatch.setattr(student, '_HELD_OUT_SIDE', 64)
     monkeypatch.setattr(run, 'measure_denoising', lambda *_: 0.0)
     monkeypatch.setattr(run, 'plan_run', lambda *_: (Budget(1, 0.0, 0.0, 0.0, 0.0), PLAN))
     monkeypatch.setattr(run, 'correct_plan', lambda plan, *_: plan)
@@ -69,8 +71,6 @@ def shrink_networks(monkeypatch: pytest.MonkeyPatch) -> None:
         return opt
 
     monkeypatch.setattr(student, 'customize', small)
-    monkeypatch.setattr(student, 'PATCH_SIZE', 64)
-    monkeypatch.setattr(student, '_HELD_OUT_SIDE', 64)
 
 
 @pytest.fixture(scope='session')
