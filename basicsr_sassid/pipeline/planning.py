@@ -71,12 +71,12 @@ class Budget:
             return f'{self.minutes:g} minutes: {training:.1f} of training' + (
                 f', {denoising:.1f} of {photographs}' if denoising else ''
             )
-        if training > self.minutes:
+        if training * 60 > TOLERANCE * self.training:
             return (
                 f'--minutes {self.minutes:g} is less than the shortest training on this machine ({MIN_ITERATIONS} '
-                f'iterations of each stage): about {training:.1f} minutes, which it takes now'
-                + (f', and {denoising:.1f} of {photographs}' if denoising else '')
-                + '. --effort instant trains nothing.'
+                f'iterations of each stage: about {training:.1f} minutes) and the other steps take: about {total:.1f} '
+                'minutes in all' + (f', {denoising:.1f} of {photographs}' if denoising else '') + '. --effort instant '
+                'trains nothing.'
             )
         return (
             f'{self.minutes:g} minutes are too few for these photographs: {photographs} take about {denoising:.1f} '
