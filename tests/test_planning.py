@@ -117,6 +117,12 @@ def test_budget_many_photographs_leave_half_of_the_minutes_to_the_training(megap
     assert plan.total_seconds() + budget.overhead == pytest.approx(150, abs=2)
 
 
+def test_budget_bnn_of_least_length_leaves_the_rest_to_the_student():
+    budget = Budget(5, spent=50, setup=3, selection=30, denoising=40)
+    plan = budget.plan(StepTimes({'bnn': 4.0, 'unet': 0.5}, {}, {}, {'bnn': (), 'unet': ()}, 0))
+    assert plan.iters == {'bnn': 30, 'unet': 108} and budget.total(plan) <= 300
+
+
 # ---- what is said ----
 
 

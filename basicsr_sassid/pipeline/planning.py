@@ -50,8 +50,12 @@ class Budget:
         return max(60 * self.minutes - self.spent - self.denoising, LEAST_TRAINING * 60 * self.minutes)
 
     def plan(self, times: StepTimes) -> Plan:
-        """Lengths of the stages that fit."""
-        return allocate_budget(times, RATIO, (self.training - self.overhead) / 60)
+        """Lengths of the stages that fit; where the BNN has its least length, the student has what is left."""
+        seconds = self.training - self.overhead
+        plan = allocate_budget(times, RATIO, seconds / 60)
+        if plan.iters['bnn'] > MIN_ITERATIONS:
+            return plan
+        return correct_plan(plan, seconds - plan.iters['bnn'] * plan.seconds['bnn'], 1.0)
 
     def total(self, plan: Plan) -> float:
         """Expected seconds of the whole run."""
