@@ -163,9 +163,16 @@ def add_clean(commands: Commands) -> None:
     clean.add_argument('-o', '--output', required=True, metavar='OUT', help='folder')
     budget = clean.add_mutually_exclusive_group()
     budget.add_argument(
-        '--effort', choices=EFFORTS, default='normal', help='training: none (seconds), 5, 20 (default) or 90 minutes'
+        '--effort',
+        choices=EFFORTS,
+        default='normal',
+        help='minutes of the run: none (no training), 5, 20 (default) or 90',
     )
-    budget.add_argument('--minutes', type=float, help='of training, instead of --effort')
+    budget.add_argument(
+        '--minutes',
+        type=float,
+        help='of the run, instead of --effort. Denoising is planned in; the training gets the rest, at least half',
+    )
     clean.add_argument('--weights', metavar='student.safetensors', help='of an earlier run: skips the training')
     clean.add_argument(
         '--save-weights', metavar='FILE', help='keep the student, .safetensors or .pth, for the next photographs'

@@ -1,7 +1,7 @@
 """Ready weights: a student for everybody, trained on the noisy photographs of SIDD's smartphones alone.
 
-    python ablations/ready_weights.py --data DATA -o results/ready --minutes 60      # trains; the same command continues
-    python ablations/ready_weights.py --data DATA -o results/ready --weights FILE    # evaluates a file
+    python ablations/ready_weights.py --data DATA -o results/ready --minutes 60   # trains; the same command continues
+    python ablations/ready_weights.py --data DATA -o results/ready --weights FILE # evaluates a file
 
 DATA holds sidd_val and polyu, each with noisy/ and clean/; files of sidd_val are named <image>_<block>.png. The noisy
 blocks of images 1 to 15 are trained on. The table gives PSNR of the spectral denoiser, of the student and of their
@@ -34,7 +34,8 @@ from basicsr_sassid.io.photo import list_images
 from basicsr_sassid.noise.survey import survey
 from basicsr_sassid.pipeline.blending import blend_crops, fit_blend, read_centre
 from basicsr_sassid.pipeline.model_card import model_card
-from basicsr_sassid.pipeline.student import RATIO, StudentTraining, student_options
+from basicsr_sassid.pipeline.planning import RATIO
+from basicsr_sassid.pipeline.student import StudentTraining, student_options
 from basicsr_sassid.training.budget import Plan, plan_training
 
 FIRST_HELD_OUT = 16  # image of SIDD validation

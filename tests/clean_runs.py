@@ -13,6 +13,8 @@ from basicsr.metrics import calculate_psnr
 
 from basicsr_sassid.io.photo import Photo, read_photo, write_photo
 from basicsr_sassid.pipeline import run, student
+from basicsr_sassid.pipeline.api import clean_photos
+from basicsr_sassid.pipeline.planning import Budget
 from basicsr_sassid.pipeline.state import RunState
 from basicsr_sassid.training.budget import Plan
 
@@ -42,16 +44,21 @@ def crops_and_references() -> tuple[list[np.ndarray], list[np.ndarray]]:
     return list(noisy), list(clean)
 
 
-def write_scenes(folder: Path) -> Path:
+def write_scenes(folder: Path, height: int = 320, width: int = 400) -> Path:
+    """cat.png and coffee.png, or their upper left corners, where a test is about files rather than pictures."""
     for name, (noisy, _) in scenes().items():
-        write_photo(Photo(noisy), folder / f'{name}.png')
+        write_photo(Photo(noisy[:height, :width]), folder / f'{name}.png')
     return folder
 
 
 def shrink_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small networks, and a few iterations whatever the minutes."""
+    """Small networks and patches, and a few iterations whatever the minutes: nothing is measured."""
     shrink_networks(monkeypatch)
-    monkeypatch.setattr(run, 'plan_training', lambda *_: PLAN)
+    monkeypatch.setattr(student, 'PATCH_SIZE', 64)
+    monkeypatch.setattr(student, '_HELD_OUT_SIDE', 64)
+    monkeypatch.setattr(run, 'measure_denoising', lambda *_: 0.0)
+    monkeypatch.setattr(run, 'plan_run', lambda *_: (Budget(1, 0.0, 0.0, 0.0, 0.0), PLAN))
+    monkeypatch.setattr(run, 'correct_plan', lambda plan, *_: plan)
 
 
 def shrink_networks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,6 +71,26 @@ def shrink_networks(monkeypatch: pytest.MonkeyPatch) -> None:
         return opt
 
     monkeypatch.setattr(student, 'customize', small)
+
+
+@pytest.fixture(scope='session')
+def instant_run(tmp_path_factory) -> Path:
+    """Folder with photos/ and out/ of a run without training, for all tests; those that write take a copy."""
+    root = tmp_path_factory.mktemp('instant')
+    clean_photos([write_scenes(root / 'photos')], root / 'out', effort='instant')
+    return root
+
+
+@pytest.fixture(scope='session')
+def trained_run(tmp_path_factory) -> Path:
+    """The same of a run with a worthless student, which is in student.safetensors."""
+    root = tmp_path_factory.mktemp('trained')
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_training(patch)
+        clean_photos(
+            [write_scenes(root / 'photos')], root / 'out', minutes=1, save_weights=root / 'student.safetensors'
+        )
+    return root
 
 
 def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:

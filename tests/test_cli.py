@@ -132,7 +132,7 @@ def test_demo_old_flag_is_not_in_the_help(flag, capsys):
             ['clean', '.', '-o', 'x', '--blind-size', 'large'],
             "error: --blind-size: expected auto or a number, got 'large'",
         ),
-        (['denoise', '.', '-o', 'x'], 'error: --weights: which network?'),
+        (['denoise', '/nowhere', '-o', 'x'], 'error: input: no such file or folder: /nowhere'),
         (['benchmark', '-opt', '/nowhere.yml'], 'error: -opt: no such file or folder: /nowhere.yml'),
         (['submit', 'check', '/nowhere'], 'error: submission: no such file or folder: /nowhere'),
     ],

@@ -18,6 +18,7 @@ from basicsr_sassid.inference.subsampled import InferenceConfig
 from basicsr_sassid.io.checkpoint import build_network as build_checked
 from basicsr_sassid.io.checkpoint import write_safetensors
 from basicsr_sassid.io.photo import read_photo
+from basicsr_sassid.utils.device import choose_dtype
 from basicsr_sassid.utils.errors import UserError
 
 from helpers import ANY_NETWORK, ROOT
@@ -231,3 +232,11 @@ def test_denoiser_large_photograph_stays_under_two_gib(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert read_photo(tmp_path / 'out.jpg').pixels.shape == (2456, 3680, 3)
     assert int(done.stdout.split('peak ')[1]) < 2 * 2**20  # KiB
+
+
+@pytest.mark.parametrize(('capability', 'dtype'), [('AVX512', torch.bfloat16), ('AVX2', torch.float32)])
+def test_choose_dtype_bfloat16_needs_kernels_that_multiply_it(capability, dtype, monkeypatch):
+    """A processor with bfloat16 whose kernels are limited to AVX2 (ATEN_CPU_CAPABILITY) would emulate it."""
+    monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: True)
+    monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: capability)
+    assert choose_dtype('auto', torch.device('cpu')) == dtype

@@ -29,7 +29,7 @@ from helpers import ROOT
 def first(tmp_path_factory) -> Path:
     """Folder with photos/ and out/ of a run without training. Tests take a copy: :func:`done`."""
     root = tmp_path_factory.mktemp('first')
-    clean_photos(write_scenes(root / 'photos'), root / 'out', effort='instant')
+    clean_photos(write_scenes(root / 'photos', 128, 160), root / 'out', effort='instant')
     return root
 
 
@@ -235,7 +235,7 @@ def test_clean_photos_output_where_the_work_folder_is_a_file_raises_user_error(f
 
 
 def test_clean_photos_16_bit_output_is_the_runs_own(tmp_path):
-    deep = noisy_cat().astype(np.uint16) * 257
+    deep = noisy_cat()[:128, :160].astype(np.uint16) * 257
     write_photo(Photo(deep), tmp_path / 'photos' / 'deep.tif')
     clean_photos(str(tmp_path / 'photos'), tmp_path / 'out', effort='instant')  # one path in place of a list
     record = OutputRecord(tmp_path / 'out')

@@ -82,11 +82,9 @@ def test_clean_photos_wrong_argument_writes_nothing(folder, tmp_path, arguments,
 # ---- without training ----
 
 
-@pytest.fixture(scope='module')
-def instant(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp('instant')
-    clean_photos([write_scenes(root / 'photos')], root / 'out', effort='instant')
-    return root / 'out'
+@pytest.fixture
+def instant(instant_run) -> Path:
+    return instant_run / 'out'
 
 
 def test_clean_photos_instant_gains_six_decibels(instant):
@@ -108,14 +106,10 @@ def test_clean_photos_run_of_the_version_before_is_continued(folder, tmp_path):
 # ---- with training ----
 
 
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory) -> Path:
+@pytest.fixture
+def trained(trained_run) -> Path:
     """Folder with photos/ and out/ of a run with a worthless student. Tests that write take a copy: :func:`again`."""
-    root = tmp_path_factory.mktemp('trained')
-    with pytest.MonkeyPatch.context() as patch:
-        shrink_training(patch)
-        clean_photos([write_scenes(root / 'photos')], root / 'out', minutes=1)
-    return root
+    return trained_run
 
 
 @pytest.fixture

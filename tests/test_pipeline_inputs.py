@@ -22,7 +22,7 @@ from clean_runs import noisy_cat, scenes, write_scenes
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    return write_scenes(tmp_path / 'photos')
+    return write_scenes(tmp_path / 'photos', 128, 160)
 
 
 def written_files(output: Path) -> set[str]:
@@ -39,7 +39,7 @@ LONG_NAME = 'ü' * 100 + '名.png'
 def mixed(tmp_path_factory):
     """Folder with an output inside, the files that were left out, and a second call's outputs."""
     photos = tmp_path_factory.mktemp('mixed')
-    noisy = noisy_cat()
+    noisy = noisy_cat()[:128, :160]
     write_photo(Photo(noisy), photos / LONG_NAME)
     write_photo(Photo(noisy[..., :1].astype(np.uint16) * 257), photos / 'grey' / 'deep.tif')
     write_photo(Photo(noisy[:9, :7]), photos / 'tiny.png')
@@ -77,7 +77,7 @@ def test_clean_photos_output_inside_the_input_is_not_taken_for_an_input(mixed):
 
 
 def test_clean_photos_grey_among_colour_is_printed(folder, tmp_path, capsys):
-    write_photo(Photo(noisy_cat()[..., :1]), folder / 'grey.png')
+    write_photo(Photo(noisy_cat()[:128, :160, :1]), folder / 'grey.png')
     clean_photos([folder], tmp_path / 'out', effort='instant')
     assert '1 of 3 are grey' in capsys.readouterr().out
 
@@ -101,7 +101,7 @@ def test_clean_photos_all_smaller_than_a_crop_are_written(tmp_path):
 
 
 def test_clean_photos_alpha_in_a_misnamed_jpeg_is_left_out(folder, tmp_path):
-    noisy = noisy_cat()
+    noisy = noisy_cat()[:128, :160]
     Image.fromarray(np.dstack([noisy, noisy[..., :1]])).save(tmp_path / 'alpha.png')
     (tmp_path / 'alpha.png').rename(folder / 'alpha.jpg')
     failed = clean_photos([folder], tmp_path / 'out', effort='instant')
@@ -120,7 +120,7 @@ def test_clean_photos_output_that_names_an_image_raises_user_error(folder, tmp_p
 
 def test_clean_photos_two_kinds_of_noise_are_printed(tmp_path, capsys):
     rng = np.random.default_rng(0)
-    scene = scenes()['coffee'][1]
+    scene = scenes()['coffee'][1][:192, :256]
     for number, sigma in enumerate((4, 4, 4, 25, 25)):
         noisy = (scene + rng.normal(0, sigma, scene.shape)).clip(0, 255).astype(np.uint8)
         write_photo(Photo(noisy), tmp_path / 'photos' / f'{number}.png')

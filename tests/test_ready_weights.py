@@ -15,9 +15,9 @@ from basicsr_sassid.io.checkpoint import read_weights
 from basicsr_sassid.io.photo import Photo, read_photo, write_photo
 from basicsr_sassid.pipeline.ready import denoise_photographs
 from basicsr_sassid.utils.errors import UserError
+from sassid import build_parser
 
 from noise_scenes import camera_pairs, unit_range
-from sassid import build_parser
 
 
 @pytest.fixture(scope='module')
@@ -80,7 +80,7 @@ def test_denoise_command_option_of_other_weights_is_refused(tmp_path, capsys, op
 @pytest.mark.parametrize(
     ('image', 'message'),
     [
-        (np.full((20, 20, 3), 90, np.uint8), 'cannot be measured'),
+        (np.full((20, 20, 3), 90, np.uint8), 'nothing to measure'),
         (np.full((64, 64, 3), 90, np.uint8), 'almost no noise'),
     ],
 )

@@ -25,25 +25,19 @@ from basicsr_sassid.pipeline.student import TEACHER
 from basicsr_sassid.training.target_weights import RiskWeights
 from basicsr_sassid.utils.versions import versions
 
-from clean_runs import noisy_cat, run_folder, scenes, shrink_training, state_of, write_scenes
+from clean_runs import noisy_cat, run_folder, scenes, state_of
 
 
-@pytest.fixture(scope='module')
-def instant(tmp_path_factory) -> Path:
+@pytest.fixture
+def instant(instant_run) -> Path:
     """report.html of a run without training."""
-    root = tmp_path_factory.mktemp('instant')
-    clean_photos([write_scenes(root / 'photos')], root / 'out', effort='instant')
-    return root / 'out' / 'report.html'
+    return instant_run / 'out' / 'report.html'
 
 
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory) -> Path:
+@pytest.fixture
+def trained(trained_run) -> Path:
     """The output of a run with a worthless student."""
-    root = tmp_path_factory.mktemp('trained')
-    with pytest.MonkeyPatch.context() as patch:
-        shrink_training(patch)
-        clean_photos([write_scenes(root / 'photos')], root / 'out', minutes=1)
-    return root / 'out'
+    return trained_run / 'out'
 
 
 def test_report_shows_every_photograph(instant):

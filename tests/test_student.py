@@ -17,9 +17,10 @@ from basicsr_sassid.io.photo import read_photo
 from basicsr_sassid.pipeline import run, student
 from basicsr_sassid.pipeline.api import clean_photos
 from basicsr_sassid.pipeline.diagnostics import diagnose
-from basicsr_sassid.pipeline.student import RATIO, STAGES, StudentTraining, seconds_done, student_options
+from basicsr_sassid.pipeline.planning import RATIO, STAGES
+from basicsr_sassid.pipeline.student import StudentTraining, student_options
 from basicsr_sassid.training import budget
-from basicsr_sassid.training.budget import Plan, plan_training
+from basicsr_sassid.training.budget import plan_training
 from basicsr_sassid.utils.errors import UserError
 
 from clean_runs import PLAN, forbid_training, noisy_cat, shrink_networks, shrink_training, state_of, write_scenes
@@ -63,14 +64,6 @@ def test_student_options_stages_have_the_ratio(tmp_path, device):
 @pytest.mark.parametrize(('device', 'dim'), [('cpu', 16), ('cuda', 48)])
 def test_student_options_device_chooses_the_recipe(tmp_path, device, dim):
     assert student_options(tmp_path, 9, torch.device(device), 0, NOISE)['network_bnn']['dim'] == dim
-
-
-@pytest.mark.parametrize(
-    ('stage', 'iteration', 'seconds'), [('bnn', 6, 3), ('unet', 0, 15), ('unet', 2, 21), ('unet', 4, 27)]
-)
-def test_seconds_done_counts_the_cache_after_the_first_stage(stage, iteration, seconds):
-    plan = Plan({'bnn': 10, 'unet': 4}, {'bnn': 0.5, 'unet': 3.0}, 'lmdb', 10.0)
-    assert seconds_done(plan, stage, iteration) == seconds
 
 
 @pytest.fixture(params=[pytest.param((0.5, 'lmdb'), id='fast teacher'), pytest.param((2.0, 'off'), id='slow teacher')])
@@ -169,14 +162,14 @@ def killed_at(stage: str, iteration: int):
 
     class KilledTraining(StudentTraining):
         def __init__(self, *arguments) -> None:
-            *others, progress = arguments
+            *others, progress, correct = arguments
 
             def kill(*now):
                 progress(*now)
                 if now == (stage, iteration):
                     raise Killed
 
-            super().__init__(*others, kill)
+            super().__init__(*others, kill, correct)
 
     return KilledTraining
 
@@ -218,19 +211,13 @@ def test_student_training_killed_and_continued_has_the_pictures_of_a_whole_run(w
 # ---- the exported student ----
 
 
-@pytest.fixture(scope='module')
-def exported(tmp_path_factory) -> Path:
+@pytest.fixture
+def exported(trained_run) -> Path:
     """student.safetensors of a short training."""
-    root = tmp_path_factory.mktemp('exported')
-    with pytest.MonkeyPatch.context() as patch:
-        shrink_training(patch)
-        clean_photos(
-            [write_scenes(root / 'photos')], root / 'out', minutes=1, save_weights=root / 'student.safetensors'
-        )
-    return root / 'student.safetensors'
+    return trained_run / 'student.safetensors'
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture
 def card(exported) -> dict:
     with safe_open(exported, 'pt') as file:
         return {key: json.loads(value) for key, value in file.metadata().items()}

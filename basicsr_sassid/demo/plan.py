@@ -19,8 +19,8 @@ from basicsr_sassid.inference.spectral import SpectralDenoiser
 from basicsr_sassid.io.atomic import write_json
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.pipeline.blending import CROP, MOST_CROPS
-from basicsr_sassid.pipeline.student import RATIO, STAGES
-from basicsr_sassid.training.budget import NUM_STEPS, Plan, StepTimes, allocate_budget
+from basicsr_sassid.pipeline.planning import RATIO, STAGES
+from basicsr_sassid.training.budget import REPEATS, Plan, StepTimes, allocate_budget
 from basicsr_sassid.utils.sequences import evenly_spaced
 
 ROWS = 8  # of the table
@@ -138,7 +138,7 @@ def start_seconds(measurement: float, times: StepTimes) -> float:
         measurement: seconds that the measurement took.
         times: its result.
     """
-    measured = NUM_STEPS * (sum(times.step.values()) + sum(times.cached_teacher.values()))
+    measured = REPEATS * (sum(times.step.values()) + sum(times.cached_teacher.values()))
     return max(measurement - measured, 0.0) + _START_STEPS * times.step[STAGES[0]]
 
 

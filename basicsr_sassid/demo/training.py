@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from basicsr_sassid.evaluation.protocols import evaluate_image
-from basicsr_sassid.pipeline.student import STAGES, seconds_done
+from basicsr_sassid.pipeline.planning import STAGES, seconds_done
 from basicsr_sassid.training.budget import Plan
 from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options

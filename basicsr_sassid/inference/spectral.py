@@ -26,7 +26,7 @@ from basicsr_sassid.utils.device import choose_device
 from basicsr_sassid.utils.sequences import Progress
 
 _SCALES = 3
-TILE, _OVERLAP = 512, 64  # pixels
+TILE, OVERLAP = 512, 64  # pixels
 
 
 class SpectralDenoiser:
@@ -107,7 +107,7 @@ class SpectralDenoiser:
             denoised = (self._denoise(levels, box, sigma, shrinkage) * (white / 255.0)).clip(0, white)
             return denoised.round() if white > 1 else denoised
 
-        denoised = process_tiles(planes, denoise_tile, self.tile, _OVERLAP, progress=progress)
+        denoised = process_tiles(planes, denoise_tile, self.tile, OVERLAP, progress=progress)
         return (np.repeat(denoised, 3, axis=2) if grey and pixels.shape[2] == 3 else denoised).reshape(image.shape)
 
     def _make_shrinkage(self, correlation: np.ndarray) -> Shrinkage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from basicsr_sassid.utils.sequences import Progress
 
 Box = tuple[slice, slice]  # rows, columns
+Size = tuple[int, int]  # height, width in pixels
 
 
 class Tile(NamedTuple):
@@ -39,6 +40,15 @@ def tile_grid(height: int, width: int, tile: int, overlap: int, multiple: int) -
         for left in range(0, width, tile):
             rows, columns = (_spans(start, side, tile, overlap) for start, side in ((top, height), (left, width)))
             yield Tile((rows[0], columns[0]), (rows[1], columns[1]), (rows[2], columns[2]))
+
+
+def tiled_pixels(sizes: Iterable[Size], tile: int, overlap: int) -> int:
+    """Pixels that a denoiser reads of images of these sizes, tile by tile with context; ``tile`` 0: untiled."""
+    return sum(
+        (rows.stop - rows.start) * (columns.stop - columns.start)
+        for height, width in sizes
+        for (rows, columns), *_ in tile_grid(height, width, tile or max(height, width), overlap if tile else 0, 1)
+    )
 
 
 def process_tiles(

@@ -45,8 +45,11 @@ def clean_photos(  # noqa: PLR0913  public API: an argument per flag of `sassid 
         output: folder. Names, sub-folders, formats, bit depth, alpha, ICC profile and EXIF are kept. A run that was
             stopped continues when it is called with the same arguments. A file there that no run has written is not
             overwritten.
-        effort: ``instant`` (no training), ``quick``, ``normal`` or ``best``: 0, 5, 20 or 90 minutes of training.
-        minutes: minutes of training, in place of ``effort``.
+        effort: ``instant`` (no training: the student in the package), ``quick``, ``normal`` or ``best``: 0, 5, 20 or 90 minutes.
+        minutes: minutes of the whole run, in place of ``effort``; with 0 nothing is trained. What survey, denoising and
+            report need is measured on the machine and planned in; the training gets the rest, and at least half of
+            the minutes. Where many photographs need more than the other half, the run takes longer. The plan is
+            printed before the training.
         weights: a student of an earlier run; replaces the training.
         save_weights: ``.safetensors`` or ``.pth`` to which the student is copied.
         device: ``auto`` or torch's name of a device.
@@ -127,7 +130,7 @@ def fit_denoiser(
 
     Args:
         photos: image files and folders (searched below).
-        minutes: minutes of training, above 0.
+        minutes: minutes of the whole call, above 0: survey, training set and training.
         folder: folder from which a stopped training continues; the student stays there as ``student.safetensors``. By
             default a temporary one.
         device, blind_size, seed: see :func:`clean_photos`.
@@ -160,7 +163,7 @@ def fit_denoiser(
         output = Path(name)
         with _open_run(plan_outputs(_as_list(photos), output / 'unused'), output, options) as run:
             run.survey()
-            student = run.train()
+            student = run.train(writes=False)
             assert student is not None  # with minutes of training there is one
             run.export_student(output / STUDENT)
             run.remove_intermediates()

@@ -11,7 +11,8 @@ from tqdm import tqdm
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.noise.survey import Survey, describe_groups
 from basicsr_sassid.pipeline.diagnostics import Finding
-from basicsr_sassid.training.budget import MIN_ITERATIONS
+from basicsr_sassid.pipeline.planning import TOLERANCE, Budget
+from basicsr_sassid.training.budget import MIN_ITERATIONS, Plan
 from basicsr_sassid.utils.errors import printable
 from basicsr_sassid.utils.sequences import count_noun
 
@@ -57,6 +58,12 @@ def print_short_training(
             f'each stage): about {least:.1f} minutes, which it takes now. {hint}'.rstrip(),
             file=sys.stderr,
         )
+
+
+def print_plan(budget: Budget, plan: Plan, megapixels: float) -> None:
+    """Print what is planned; on stderr where the run takes longer than its minutes."""
+    fits = budget.total(plan) <= TOLERANCE * 60 * budget.minutes
+    print(budget.describe(plan, megapixels), file=sys.stdout if fits else sys.stderr, flush=True)
 
 
 def print_findings(findings: Sequence[Finding]) -> None:
@@ -105,6 +112,11 @@ class ProgressBar:
             elif self.bar.total and done - self.bar.initial > self.telling * self.bar.total:
                 self.bar.bar_format = _BAR_WITH_TIME_LEFT
             self.bar.update(done - self.bar.n)
+
+    def change_total(self, total: float) -> None:
+        """Correct the total of the step."""
+        if self.bar is not None:
+            self.bar.total = total
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -13,7 +13,7 @@ from basicsr_sassid.utils.device import choose_device
 from basicsr_sassid.utils.errors import UserError, require_path
 from basicsr_sassid.utils.option_checks import check_choice
 
-EFFORTS = {'instant': 0.0, 'quick': 5.0, 'normal': 20.0, 'best': 90.0}  # minutes of training
+EFFORTS = {'instant': 0.0, 'quick': 5.0, 'normal': 20.0, 'best': 90.0}  # minutes of a run
 _LARGEST_SEED = 2**32 - 1  # NumPy's
 StrPath = str | os.PathLike[str]
 
@@ -23,8 +23,8 @@ class CleanOptions:
     """Options of a run, checked.
 
     Attributes:
-        effort: key of :data:`EFFORTS`, which gives the minutes of training.
-        minutes: minutes of training, in place of ``effort``.
+        effort: key of :data:`EFFORTS`, which gives the minutes of the run.
+        minutes: minutes of the run, in place of ``effort``; 0: no training.
         weights: student of an earlier run; replaces the training.
         save_weights: ``.safetensors`` or ``.pth`` to which the student is copied.
         device: ``auto`` or torch's name of a device.
@@ -73,7 +73,7 @@ class CleanOptions:
 
     @property
     def training_minutes(self) -> float:
-        """Minutes of training; 0 with given weights."""
+        """Minutes of a run that trains; 0 where none does: with given weights, or without minutes."""
         if self.weights is not None:
             return 0.0
         return EFFORTS[self.effort] if self.minutes is None else self.minutes

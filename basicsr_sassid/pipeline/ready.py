@@ -14,11 +14,10 @@ from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.inference.files import denoise_targets, plan_writable_outputs
 from basicsr_sassid.inference.ready import READY_WEIGHTS
 from basicsr_sassid.inference.spectral import SpectralDenoiser
-from basicsr_sassid.noise.estimate import PATCH
-from basicsr_sassid.noise.survey import LITTLE, Survey, survey
+from basicsr_sassid.noise.survey import Survey, survey
 from basicsr_sassid.pipeline.blending import blend_crops, fit_blend, read_centre
-from basicsr_sassid.utils.errors import UserError, printable
-from basicsr_sassid.utils.sequences import count_noun
+from basicsr_sassid.pipeline.training_set import require_noise, require_photographs
+from basicsr_sassid.utils.errors import printable
 
 
 def denoise_photographs(
@@ -48,20 +47,11 @@ def denoise_photographs(
 
 
 def _fit(found: Survey, student: Denoiser) -> BlendedDenoiser:
-    noise = found.noise
-    if not found.photos:
-        raise UserError('none of the photographs can be read:' + ''.join(f'\n{text}' for text in found.failed.values()))
-    if noise is None:
-        raise UserError(
-            f'{count_noun(len(found.photos), "photograph")}, and no patch of {PATCH}x{PATCH} pixels in them that is '
-            'neither black nor white: the noise cannot be measured. Give larger ones, or --weights.'
-        )
-    if noise.sigma.max() < LITTLE:
-        raise UserError(
-            f'almost no noise found: its standard deviation is {noise.sigma.max():.2f} of 255 grey levels. Denoising '
-            'would only remove detail; nothing was written. To denoise all the same, give --weights.'
-        )
-    denoiser = fit_blend(SpectralDenoiser(noise), student, blend_crops(found.photos, read_centre), noise).denoiser
+    require_photographs(found, found.failed)
+    noise = require_noise(found, '--weights')
+    crops = blend_crops(found.photos, read_centre)
+    # without crops no weight can be found, and the student would be used alone
+    denoiser = fit_blend(SpectralDenoiser(noise), student if crops else None, crops, noise).denoiser
     share = denoiser.student_weight
     tqdm.write(
         printable(

@@ -11,41 +11,35 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from basicsr_sassid.inference.blend import BlendedDenoiser
 from basicsr_sassid.inference.denoiser import Denoiser
+from basicsr_sassid.inference.ready import READY_WEIGHTS
 from basicsr_sassid.inference.spectral import SpectralDenoiser
 from basicsr_sassid.io.atomic import copy_file, json_digest, make_folder, remove_partial_files
 from basicsr_sassid.io.checkpoint import read_weights, save_weights
 from basicsr_sassid.io.photo import Photo, check_writable, read_photo, write_photo
-from basicsr_sassid.noise.estimate import PATCH
 from basicsr_sassid.noise.model import NoiseModel
-from basicsr_sassid.noise.survey import LITTLE, Survey, describe_groups, survey
-from basicsr_sassid.ops.arrays import centre_crop
-from basicsr_sassid.pipeline.blending import CROP, blend_crops, fit_blend
-from basicsr_sassid.pipeline.console import ProgressBar, print_short_training, print_survey
+from basicsr_sassid.noise.survey import describe_groups, survey
+from basicsr_sassid.pipeline.blending import blend_crops, fit_blend, read_centre
+from basicsr_sassid.pipeline.console import ProgressBar, print_plan, print_survey
 from basicsr_sassid.pipeline.diagnostics import advice
+from basicsr_sassid.pipeline.measuring import measure_denoising, plan_run
 from basicsr_sassid.pipeline.model_card import write_student
 from basicsr_sassid.pipeline.options import CleanOptions
 from basicsr_sassid.pipeline.outputs import WORK_FOLDER, OutputRecord
+from basicsr_sassid.pipeline.planning import STAGES, correct_plan, seconds_done
 from basicsr_sassid.pipeline.report import write_report
 from basicsr_sassid.pipeline.state import RunState
-from basicsr_sassid.pipeline.student import (
-    CURVE,
-    RATIO,
-    STAGES,
-    StudentTraining,
-    seconds_done,
-    selection_seconds,
-    student_options,
-)
-from basicsr_sassid.pipeline.training_set import megapixels, prepare_training_set
-from basicsr_sassid.training.budget import MIN_ITERATIONS, Plan, plan_training
+from basicsr_sassid.pipeline.student import CURVE, StudentTraining, student_options
+from basicsr_sassid.pipeline.training_set import check_survey, megapixels, prepare_training_set
+from basicsr_sassid.training.budget import Plan
 from basicsr_sassid.utils.device import choose_device
 from basicsr_sassid.utils.errors import NoSpaceError, UserError, printable
-from basicsr_sassid.utils.sequences import count_noun, scaled
+from basicsr_sassid.utils.sequences import scaled
 
 REPORT = 'report.html'
 STUDENT = 'student.safetensors'
@@ -125,15 +119,18 @@ class PhotoRun:
         self.state.megapixels = megapixels(found.photos)
         self.state.noise = found.noise
         self.state.groups = describe_groups(found.groups) if len(found.groups) > 1 else []
-        _check_survey(found, self.failed, self.options)
+        check_survey(found, self.failed, self.options)
         if found.noise is not None:
             print_survey(found, found.noise, self.state.megapixels)
-        self.crops = blend_crops(found.photos, _read_centre)
+        self.crops = blend_crops(found.photos, read_centre)
 
     # ---- train ----
 
-    def train(self) -> Denoiser | None:
-        """The student: of the given weights, of an earlier call, or trained now; None without a training.
+    def train(self, writes: bool = True) -> Denoiser | None:
+        """The student: of the given weights, of an earlier call, trained now; without a training that of the package.
+
+        Args:
+            writes: whether photographs and report follow, whose time is planned in.
 
         Raises:
             UserError: too little to train on; no space.
@@ -141,13 +138,16 @@ class PhotoRun:
         with self._timed('training'):
             if self.options.weights is not None:
                 return Denoiser(self.options.weights, self.options.device)
-            if self.options.training_minutes == 0 or self.state.noise is None:
+            if self.state.noise is None:
                 return None
+            if self.options.training_minutes == 0:
+                # without crops no weight can be found, and the student would be used alone
+                return Denoiser(READY_WEIGHTS, self.options.device) if self.crops else None
             if not (self.folder / STUDENT).exists():
-                self._train_student(self.state.noise)
+                self._train_student(self.state.noise, writes)
             return Denoiser(self.folder / STUDENT, self.options.device)
 
-    def _train_student(self, noise: NoiseModel) -> None:
+    def _train_student(self, noise: NoiseModel, writes: bool) -> None:
         if self.state.plan is not None and self.state.plan.iters.keys() != set(STAGES):  # of an earlier version
             self.remove_intermediates()  # the checkpoints of its stages
             (self.folder / CURVE).unlink(missing_ok=True)
@@ -158,27 +158,46 @@ class PhotoRun:
             blind_size = max(noise.blind_size(), _LEAST_BLIND_SIZE)
         opt = student_options(database, blind_size, self.device, self.options.seed, noise)
         if self.state.plan is None:
-            self.progress.step('measuring', total=1)
-            minutes, started = self.options.training_minutes, time.time()
-            self.state.plan = plan_training(opt, self.folder, minutes, RATIO, self.progress.show)
-            self.save_state()
-            if min(self.state.plan.iters.values()) <= MIN_ITERATIONS:  # the plan is longer than the minutes
-                # the trainings build again what was built to be measured
-                overhead = 2 * (time.time() - started) + selection_seconds(self.state.plan, opt, len(self.crops))
-                print_short_training(minutes, (self.state.plan.total_seconds() + overhead) / 60)
-        plan: Plan = self.state.plan
+            self._plan_training(opt, noise, writes)
+        plan = self.state.plan
+        assert plan is not None
 
         def show(stage: str, iteration: int) -> None:
-            self.progress.show(seconds_done(plan, stage, iteration), f'{stage} {iteration}/{plan.iters[stage]}')
+            now: Plan = self.state.plan or plan
+            self.progress.show(seconds_done(now, stage, iteration), f'{stage} {iteration}/{now.iters[stage]}')
 
         self.progress.step('training', total=plan.total_seconds())
-        training = StudentTraining(self.folder, opt, plan, self.crops, noise, show)
+        training = StudentTraining(self.folder, opt, plan, self.crops, noise, show, self._correct_plan)
         weights, chosen = training.run()
         self.state.blind_size, self.state.bnn_risks = chosen.blind_size, chosen.risks
         self.state.teacher, self.state.findings = training.teacher, training.findings
         self.save_state()
         copy_file(self.folder / chosen.weights, self.folder / 'net_bnn.pth')
         write_student(weights, self.state, self.folder / STUDENT)
+
+    def _plan_training(self, opt: dict[str, Any], noise: NoiseModel, writes: bool) -> None:
+        """Measure all steps, decide the lengths of the stages, and print them."""
+        self.progress.step('measuring', total=1)
+        denoising = 0.0
+        if writes:
+            denoising = measure_denoising(self.photos, self.crops, noise, opt, self.folder, self.options.device)
+        minutes = self.options.training_minutes
+        budget, self.state.plan = plan_run(
+            opt, self.folder, minutes, self.started, denoising, len(self.crops), self.progress.show
+        )
+        self.state.training_seconds = budget.training - budget.setup  # that of the stage to come
+        self.save_state()
+        print_plan(budget, self.state.plan, self.state.megapixels)
+
+    def _correct_plan(self, spent: float, slowdown: float) -> Plan:
+        """The plan with the final length of the student's stage, which the state keeps for a call that continues."""
+        assert self.state.plan is not None
+        if self.state.training_seconds is not None:
+            self.state.plan = correct_plan(self.state.plan, self.state.training_seconds - spent, slowdown)
+            self.state.training_seconds = None
+            self.save_state()
+            self.progress.change_total(self.state.plan.total_seconds())
+        return self.state.plan
 
     # ---- blend, write, report ----
 
@@ -260,31 +279,6 @@ class PhotoRun:
         """Remove the training set and the checkpoints. A second call needs none of them."""
         for name in ('noisy.lmdb', 'experiments'):
             shutil.rmtree(self.folder / name, ignore_errors=True)
-
-
-def _check_survey(found: Survey, failed: Mapping[str, str], options: CleanOptions) -> None:
-    if not found.photos:
-        raise UserError('none of the photographs can be read:' + ''.join(f'\n{reason}' for reason in failed.values()))
-    if options.weights is not None:
-        return
-    if found.noise is None:
-        raise UserError(
-            f'{count_noun(len(found.photos), "photograph")}, and no patch of {PATCH}x{PATCH} pixels in them that is '
-            'neither black nor white: nothing to measure or to train on. Give larger ones, or '
-            '--weights.'
-        )
-    sigma = found.noise.sigma.max()
-    if sigma < LITTLE and options.blind_size == 'auto':
-        raise UserError(
-            f'almost no noise found: its standard deviation is {sigma:.2f} of 255 grey levels. '
-            'Denoising would only remove detail; nothing was written. To denoise all the same, give '
-            '--blind-size 3.'
-        )
-
-
-def _read_centre(path: Path) -> np.ndarray:
-    """The central crop of a photograph, (H, W, 3) float32 in [0, 1]. Raises UserError if the file is damaged."""
-    return Photo(centre_crop(read_photo(path).pixels, CROP)).as_rgb_float()
 
 
 def command_line() -> str:

@@ -37,6 +37,8 @@ class RunState:
         noise: of all of them; None before it is measured, or where nothing can be measured.
         groups: lines that describe photographs of unlike noise; empty where all are alike.
         plan: lengths of the training's stages; None without a training.
+        training_seconds: for the training, from which the length of the student's stage is corrected before it starts;
+            None: the plan is final.
         blind_size: of the chosen BNN in pixels; None without a training.
         bnn_risks: checkpoint of the BNN -> mean squared error on the held-out noisy images, grey levels squared.
         teacher: blind sizes and weights of the student's targets; None without a training, or where they are not
@@ -53,6 +55,7 @@ class RunState:
     noise: NoiseModel | None = None
     groups: list[str] = dataclasses.field(default_factory=list)
     plan: Plan | None = None
+    training_seconds: float | None = None
     blind_size: int | None = None
     bnn_risks: dict[str, float] = dataclasses.field(default_factory=dict)
     teacher: BlindSizeChoice | None = None

@@ -18,7 +18,9 @@ from pydantic import TypeAdapter
 from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.io.atomic import write_json
 from basicsr_sassid.noise.model import LARGEST_BLIND_SIZE, NoiseModel
+from basicsr_sassid.ops.tiling import tiled_pixels
 from basicsr_sassid.pipeline.diagnostics import Finding, diagnose
+from basicsr_sassid.pipeline.planning import STAGES, StageClock
 from basicsr_sassid.pipeline.state import parse_teacher
 from basicsr_sassid.training.blind_sizes import BlindSizeChoice
 from basicsr_sassid.training.budget import Plan
@@ -26,10 +28,9 @@ from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import customize, resolve_options
 from basicsr_sassid.utils.sequences import evenly_spaced
 
-STAGES = ('bnn', 'unet')
-RATIO = {'bnn': 1, 'unet': 4}  # of the stages' iterations, as in train_cpu.yml
 _HOLD_OUT = 10  # every tenth sub-image is held out; the BNN's checkpoint is chosen by them
 _HELD_OUT_IMAGES, _HELD_OUT_SIDE = 8, 256  # at most, of those; pixels
+_TILE, _OVERLAP = 64, 32  # pixels, of the BNN's predictions: about the training's patches
 _CHECKPOINTS = 8  # at least, in a stage
 _CANDIDATES = 4  # checkpoints of the BNN that are compared, the last one among them
 _BLIND_SIZE_PATCHES = 2 * 16 * 2  # predicted with and without a probe, with about twice the cost of one blind size
@@ -43,6 +44,8 @@ _CURVE_POINTS = 100  # of a stage in curve.csv
 CURVE, TEACHER = 'curve.csv', 'teacher.json'
 PATCH_SIZE = 128  # pixels, of the training
 StageProgress = Callable[[str, int], None]  # called with the stage and the iteration in it, counted from 1
+# called before the student's stage with the seconds of the training so far and the slowdown of StageClock
+Correction = Callable[[float, float], Plan]
 
 
 def student_options(
@@ -68,27 +71,20 @@ def student_options(
     return opt
 
 
-def seconds_done(plan: Plan, stage: str, iteration: int) -> float:
-    """Planned seconds up to an iteration of a stage. The teacher cache is built before the student's stage."""
-    done = {**plan.iters, **dict.fromkeys(STAGES[STAGES.index(stage) :], 0), stage: iteration}
-    cache_seconds = plan.cache_seconds if stage != STAGES[0] else 0.0
-    return sum(done[name] * plan.seconds[name] for name in STAGES) + cache_seconds
-
-
-def selection_seconds(plan: Plan, opt: Mapping[str, Any], num_crops: int) -> float:
+def selection_seconds(step: float, opt: Mapping[str, Any], num_crops: int) -> float:
     """Time to choose and diagnose the BNN's checkpoint and to measure its blind sizes. A prediction takes a
-    third of a training step.
+    quarter of a training step (measured: 29 s where this is 31 s).
 
     Args:
-        plan: of the training.
+        step: seconds of an iteration of the BNN.
         opt: of :func:`student_options`.
         num_crops: on which the BNN is diagnosed.
     """
     block = opt['datasets']['train']
-    # tiles of 64 pixels with 32 of context on each side are four times as large
-    pixels = 4 * (_CANDIDATES * _HELD_OUT_IMAGES + num_crops) * _HELD_OUT_SIDE**2
+    images = _CANDIDATES * _HELD_OUT_IMAGES + num_crops
+    pixels = tiled_pixels([(_HELD_OUT_SIDE, _HELD_OUT_SIDE)] * images, _TILE, _OVERLAP)
     pixels += _BLIND_SIZE_PATCHES * block['patch_size'] ** 2
-    return pixels / (block['batch_size_per_gpu'] * block['patch_size'] ** 2) * plan.seconds['bnn'] / 3
+    return pixels / (block['batch_size_per_gpu'] * block['patch_size'] ** 2) * step / 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +113,8 @@ class StudentTraining:
         crops: noisy, (H, W, 3) float32 in [0, 1], on which the BNN is diagnosed.
         noise: of the photographs.
         progress: called after every iteration.
+        correct: returns the plan whose student's stage fits into the time that is left, always the same for a folder
+            in which that stage has begun; by default the plan is kept.
 
     Attributes:
         findings: a finding for each BNN that copied its input and was trained again.
@@ -130,9 +128,11 @@ class StudentTraining:
         crops: list[np.ndarray],
         noise: NoiseModel,
         progress: StageProgress,
+        correct: Correction | None = None,
     ) -> None:
         self.folder, self.opt, self.plan, self.crops, self.noise = folder, opt, plan, crops, noise
-        self.progress = progress
+        self.progress, self.correct = progress, correct
+        self.clock = StageClock()
         self.findings: list[Finding] = []
         with contextlib.suppress(FileNotFoundError, *_DAMAGED):
             self.findings = [Finding.from_dict(finding) for finding in json.loads(self._findings_file.read_text())]
@@ -163,10 +163,17 @@ class StudentTraining:
         self._set_blind_size(chosen.blind_size)
         student = self.folder / 'experiments' / 'student' / 'models' / 'net_g_latest.pth'
         if not student.exists():
+            self._correct_plan()
             self._train(
                 'student', {**self.plan.iters, 'bnn': 0}, {'pretrain_network_bnn': str(self.folder / chosen.weights)}
             )
         return student, chosen
+
+    def _correct_plan(self) -> None:
+        if self.correct is not None:
+            planned = self.plan.seconds['bnn']
+            iterations = self.plan.iters['bnn'] * (1 + len(self.findings))
+            self.plan = self.correct(self.clock.spent(planned, iterations), self.clock.slowdown(planned))
 
     @property
     def _blind_size(self) -> int:
@@ -229,8 +236,8 @@ class StudentTraining:
         return Denoiser(
             weights,
             'cpu' if self.opt['num_gpu'] == 0 else 'auto',
-            tile=64,
-            overlap=32,
+            tile=_TILE,
+            overlap=_OVERLAP,
             blind_size=self.opt['network_bnn']['blind_size'],
         )
 
@@ -249,9 +256,12 @@ class StudentTraining:
             if current_iter % max(lengths[stage] // _CURVE_POINTS, 1) == 0:
                 self._append_to_curve(stage, current_iter, model.get_current_log()[f'l_{stage}'])
                 self._remove_states(name, keep=2)
+            if stage == 'bnn':
+                self.clock.tick()
             self.progress(stage, current_iter - sum(lengths[earlier] for earlier in STAGES[: STAGES.index(stage)]))
             return name != 'student' and current_iter == lengths['bnn']
 
+        self.clock.start_stage()
         train(resolve_options(opt, self.folder, True, auto_resume=True), on_iteration=on_iteration)
         self._remove_states(name)
 

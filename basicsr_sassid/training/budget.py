@@ -21,7 +21,7 @@ from basicsr_sassid.utils.sequences import Progress, scaled
 
 MIN_ITERATIONS = 30  # of a stage, whatever the budget
 _WARM_UP, _MEASURED = 3, 7  # steps
-NUM_STEPS = _WARM_UP + _MEASURED  # of everything that is measured
+REPEATS = _WARM_UP + _MEASURED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +175,7 @@ def measure_step_times(
 def median_seconds(step: Callable[[], object]) -> float:
     """Median wall-clock time of a call, after a warm-up."""
     times = []
-    for _ in range(NUM_STEPS):
+    for _ in range(REPEATS):
         started = time.perf_counter()
         step()
         if torch.cuda.is_available():

@@ -26,7 +26,9 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == 'auto':
         native = device.type == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False)
         if device.type == 'cpu':
-            native = (
+            # the processor's instructions, where the kernels in use are not limited to fewer (ATEN_CPU_CAPABILITY):
+            # those would emulate bfloat16, which is ten times slower than float32
+            native = torch.backends.cpu.get_cpu_capability() == 'AVX512' and (
                 torch.cpu._is_avx512_bf16_supported()  # pyright: ignore[reportPrivateUsage]
                 or torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]
             )
