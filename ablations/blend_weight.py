@@ -148,11 +148,11 @@ def compare(pairs: Pairs, noise: NoiseModel, classical: Remembered, student: Rem
     check_shipped(CANDIDATES[SHIPPED](terms), crops, noise, classical, student)
     return {
         'skewness': noise.skewness,
-        'classical': curve[0],
-        'student': own_colour,
-        'student_aligned': curve[-1],
+        'classical_psnr': curve[0],
+        'student_psnr': own_colour,
+        'student_aligned_psnr': curve[-1],
         'best_weight': float(GRID[int(np.argmax(curve))]),
-        'best': best,
+        'best_psnr': best,
         'candidates': candidates,
     }
 
@@ -167,9 +167,10 @@ def check_shipped(
 
 def print_comparison(name: str, student: str, figures: dict[str, Any]) -> None:
     """A row a candidate."""
+    psnr = {key.removesuffix('_psnr'): f'{figure:.2f}' for key, figure in figures.items() if key.endswith('_psnr')}
     print(
-        f'\n{name}, student {student}: spectral {figures["classical"]:.2f} dB, student {figures["student"]:.2f} '
-        f'(aligned {figures["student_aligned"]:.2f}), best {figures["best"]:.2f} with {figures["best_weight"]:.2f}'
+        f'\n{name}, student {student}: spectral {psnr["classical"]} dB, student {psnr["student"]} (aligned '
+        f'{psnr["student_aligned"]}), best {psnr["best"]} with {figures["best_weight"]:.2f}'
     )
     for candidate, row in figures['candidates'].items():
         weights = ' '.join(f'{weight:.2f}' for weight in np.atleast_1d(row['weight']))
