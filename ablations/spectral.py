@@ -1,7 +1,8 @@
 """What each part of the spectral denoiser gains, and grey images against BM3D.
 
     python ablations/spectral.py                                     # the demo's simulated photographs
-    python ablations/spectral.py --noisy sidd_val/noisy --reference sidd_val/clean --every 4
+    python ablations/spectral.py --noisy sidd_val/noisy --reference sidd_val/clean       # 40 of the 160 blocks
+    python ablations/spectral.py --noisy polyu/noisy --reference polyu/clean --every 2
     python ablations/spectral.py --grey                              # needs bm3d: pip install 'basicsr_sassid[bm3d]'
 
 Photographs: the first implementation (tests/reference_spectral.py), then with one part after another; mean PSNR in dB,
@@ -12,6 +13,7 @@ three strengths; BM3D is given the same measured level. The clean references ser
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import tempfile
 import time
@@ -57,14 +59,17 @@ class Variant(SpectralDenoiser):
 
 def variants(noise: NoiseModel) -> dict[str, Denoise]:
     """Name -> denoiser, each with one part more."""
+    symmetric = dataclasses.replace(noise, skewness=0.0)
     return {
         'noisy': lambda image: image,
         'first implementation': reference_spectral.SpectralDenoiser(noise),
-        '+ local sigma': Variant(noise, WithoutGain, grids=1, coarse_band=0.4),
-        '+ sigma of colour differences': Variant(noise, grids=1, coarse_band=0.4),
-        '+ narrower coarse band': Variant(noise, grids=1),
-        '+ second grid (grouping=False)': SpectralDenoiser(noise, grouping=False),
-        '+ groups (the default)': SpectralDenoiser(noise),
+        '+ local sigma': Variant(symmetric, WithoutGain, grids=1, coarse_band=0.4),
+        '+ sigma of colour differences': Variant(symmetric, grids=1, coarse_band=0.4),
+        '+ narrower coarse band': Variant(symmetric, grids=1),
+        '+ second grid': SpectralDenoiser(symmetric, grouping=False),
+        '+ groups': SpectralDenoiser(symmetric),
+        '+ brightness (the default)': SpectralDenoiser(noise),
+        'the default without groups': SpectralDenoiser(noise, grouping=False),
     }
 
 
@@ -72,7 +77,8 @@ def print_variants(pairs: Pairs) -> None:
     """A row a variant."""
     noise = estimate_noise(noisy for noisy, _ in pairs)
     megapixels = sum(math.prod(noisy.shape[:2]) for noisy, _ in pairs) / 1e6
-    print(f'{len(pairs)} photographs, sigma {noise.describe_sigma()}\n{"":34}PSNR   megapixels/s')
+    print(f'{len(pairs)} photographs, sigma {noise.describe_sigma()}, skewness {noise.skewness:.2f}')
+    print(f'{"":34}PSNR   megapixels/s')
     for name, denoise in variants(noise).items():
         started = time.perf_counter()
         psnr = mean_psnr(denoise, pairs)

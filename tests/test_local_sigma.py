@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 import skimage.data
@@ -43,6 +44,14 @@ def test_curve_that_detail_has_raised_is_lowered():
     noisy = with_noise(scene, 5.0)
     found = measure_local_sigma(noisy, constant(5.0, at_dark=5, at_bright=15)).at(slice(0, 256), slice(192, 256))
     assert np.median(found) < 7.5
+
+
+def test_sigma_of_blurred_noise_is_found():
+    """It has power in few coefficients; in the others, rounding and the end of the measured correlation count."""
+    noise = cv2.GaussianBlur(np.random.default_rng(0).normal(size=(256, 256, 3)), (0, 0), 1.5)
+    noisy = (128 + 10 * noise / noise.std()).round().astype(np.uint8)
+    found = measure_local_sigma(noisy, estimate_noise([noisy])).sigma
+    assert np.median(found) == pytest.approx(10, rel=0.15)
 
 
 def test_text_is_not_taken_for_noise():

@@ -30,6 +30,8 @@ _LOWEST = 3  # sum of a coefficient's two frequencies: below are light and shade
 _LOCAL = 0.6  # exponent of sigma's change within a photograph: a single patch is uncertain
 _LEAST = 0.05  # grey levels
 _COLOUR_PATCHES = 1024  # in which colour differences are measured, evenly spaced
+_LEAST_POWER = 0.25  # of a measured coefficient, as a fraction of the noise's mean power
+_LEAST_COEFFICIENTS = 32
 _MEDIAN = float(stats.chi2.ppf(0.5, 1))  # of the square of a normal variable with variance 1
 _ROWS, _COLUMNS = np.indices((PATCH, PATCH))
 # a quarter of the coefficients are enough for a median
@@ -140,8 +142,16 @@ def _coefficients(patches: torch.Tensor) -> torch.Tensor:
 
 
 def _median_sigma(coefficients: torch.Tensor, power: torch.Tensor) -> torch.Tensor:
-    """(..., C, M) -> (..., C)."""
-    return (coefficients.square().div_(power).median(dim=-1).values / _MEDIAN).sqrt_()
+    """(..., C, M) -> (..., C).
+
+    Coefficients in which blurred noise has little power are left out, since the measured correlation does not predict
+    it there: sigma of noise blurred by 1.5 pixels would come out at half of its value.
+    """
+    mean = power.mean(dim=0)
+    least = min(_LEAST_POWER, float(mean.topk(_LEAST_COEFFICIENTS).values[-1]))
+    measured = mean >= least
+    power = power[:, measured]
+    return (coefficients[..., measured].square().div_(power).median(dim=-1).values / _MEDIAN).sqrt_()
 
 
 def _as_planes(image: np.ndarray, channels: int) -> np.ndarray:
