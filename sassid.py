@@ -119,8 +119,7 @@ def add_denoise(commands: Commands) -> None:
     denoise = commands.add_parser(
         'denoise',
         help='denoise photographs without a training, or with a trained network',
-        description='Denoise photographs: by default without a training, by their measured noise and a network in the '
-        'package; with --weights by a network of your own.',
+        description='Denoise photographs: by their measured noise, without a training, or with --weights by a network.',
     )
     denoise.add_argument('input', nargs='+', help='image files or folders (searched below)')
     denoise.add_argument('-o', '--output', required=True, metavar='OUT', help='folder; for one file, also a file')
@@ -163,16 +162,9 @@ def add_clean(commands: Commands) -> None:
     clean.add_argument('-o', '--output', required=True, metavar='OUT', help='folder')
     budget = clean.add_mutually_exclusive_group()
     budget.add_argument(
-        '--effort',
-        choices=EFFORTS,
-        default='normal',
-        help='minutes of the run: none (no training), 5, 20 (default) or 90',
+        '--effort', choices=EFFORTS, default='normal', help='no training, or 5, 20 (default) or 90 minutes in all'
     )
-    budget.add_argument(
-        '--minutes',
-        type=float,
-        help='of the run, instead of --effort. Denoising is planned in; the training gets the rest, at least half',
-    )
+    budget.add_argument('--minutes', type=float, help='in all, instead of --effort; the training gets at least half')
     clean.add_argument('--weights', metavar='student.safetensors', help='of an earlier run: skips the training')
     clean.add_argument(
         '--save-weights', metavar='FILE', help='keep the student, .safetensors or .pth, for the next photographs'

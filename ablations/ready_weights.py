@@ -1,4 +1,4 @@
-"""Ready weights: a student for everybody, trained on the noisy photographs of SIDD's smartphones alone.
+"""Weights for everybody: is a student of SIDD's smartphones, of noisy photographs alone, worth shipping?
 
     python ablations/ready_weights.py --data DATA -o results/ready --minutes 60   # trains; the same command continues
     python ablations/ready_weights.py --data DATA -o results/ready --weights FILE # evaluates a file
@@ -27,7 +27,6 @@ from common import mean_psnr  # isort: skip
 from basicsr_sassid import Denoiser, SpectralDenoiser, demo
 from basicsr_sassid.data.prepare.folder import prepare_folder
 from basicsr_sassid.demo import Pairs
-from basicsr_sassid.inference.ready import READY_WEIGHTS
 from basicsr_sassid.io.atomic import write_json
 from basicsr_sassid.io.checkpoint import read_weights, state_dict_of, write_safetensors
 from basicsr_sassid.io.photo import list_images
@@ -126,7 +125,7 @@ def main() -> None:
     parser.add_argument('-o', '--output', type=Path, default=Path('results/ready'))
     parser.add_argument('--dim', type=int, default=16, help='width of both networks')
     parser.add_argument('--minutes', type=float, default=60, help='of training')
-    parser.add_argument('--weights', type=Path, help=f'evaluate these, such as {READY_WEIGHTS.name} of the package')
+    parser.add_argument('--weights', type=Path, help='evaluate these, without a training')
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     weights = args.weights or train(args.data / 'sidd_val' / 'noisy', args.output, args.dim, args.minutes)

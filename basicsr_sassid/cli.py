@@ -22,7 +22,7 @@ from basicsr_sassid.io.weights_card import parse_network
 from basicsr_sassid.noise.plot import draw
 from basicsr_sassid.noise.survey import describe, survey_files
 from basicsr_sassid.pipeline.api import clean_photos
-from basicsr_sassid.pipeline.ready import denoise_photographs
+from basicsr_sassid.pipeline.untrained import denoise_photographs
 from basicsr_sassid.training.launch import launch
 from basicsr_sassid.training.options import read_options
 from basicsr_sassid.utils.blind_size import parse_blind_size
@@ -63,25 +63,41 @@ def run_test(args: argparse.Namespace) -> None:
 
 def run_denoise(args: argparse.Namespace) -> None:
     """Denoise photographs; exit status 1 where some cannot be denoised."""
-    settings: dict[str, Any] = {
-        'device': args.device,
-        'tile': args.tile,
-        'overlap': args.overlap,
-        'self_ensemble': args.self_ensemble,
-        'precision': args.precision,
-    }
     if args.weights is None:
-        for option, value in (('--network', args.network), ('--blind-size', args.blind_size)):
-            if value is not None:
-                raise UserError(f'{option}: needs --weights; the student in the package takes none, got {value}')
-        failed = denoise_photographs(args.input, args.output, **settings)
+        _refuse_options_of_networks(args)
+        failed = denoise_photographs(args.input, args.output, 'cpu' if args.device == 'auto' else args.device)
     else:
-        blind_size = None if args.blind_size is None else parse_blind_size(args.blind_size, '--blind-size')
-        settings.update(network=_network(args), blind_size=blind_size)
-        failed = denoise_files(args.input, args.output, args.weights, **settings)
+        failed = denoise_files(
+            args.input,
+            args.output,
+            args.weights,
+            device=args.device,
+            tile=args.tile,
+            overlap=args.overlap,
+            self_ensemble=args.self_ensemble,
+            precision=args.precision,
+            network=_network(args),
+            blind_size=None if args.blind_size is None else parse_blind_size(args.blind_size, '--blind-size'),
+        )
     _print_left_out('not denoised:', failed)
     if failed:
         sys.exit(1)
+
+
+def _refuse_options_of_networks(args: argparse.Namespace) -> None:
+    defaults = {
+        'tile': 512,
+        'overlap': 128,
+        'self_ensemble': False,
+        'precision': 'auto',
+        'network': None,
+        'blind_size': None,
+    }
+    for name, default in defaults.items():
+        if (value := getattr(args, name)) != default:
+            raise UserError(
+                f'--{name.replace("_", "-")} {value}: an option of networks. Give one with --weights, or leave it out.'
+            )
 
 
 def _network(args: argparse.Namespace) -> dict[str, Any] | None:

@@ -45,8 +45,7 @@ def clean_photos(  # noqa: PLR0913  public API: an argument per flag of `sassid 
         output: folder. Names, sub-folders, formats, bit depth, alpha, ICC profile and EXIF are kept. A run that was
             stopped continues when it is called with the same arguments. A file there that no run has written is not
             overwritten.
-        effort: ``instant`` (no training: the student in the package), ``quick``, ``normal`` or ``best``: 0, 5, 20 or 90
-            minutes.
+        effort: ``instant`` (no training), ``quick``, ``normal`` or ``best``: 0, 5, 20 or 90 minutes.
         minutes: minutes of the whole run, in place of ``effort``; with 0 nothing is trained. What survey, denoising and
             report need is measured on the machine and planned in; the training gets the rest, and at least half of
             the minutes. Where many photographs need more than the other half, the run takes longer. The plan is

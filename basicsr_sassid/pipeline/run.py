@@ -17,7 +17,6 @@ import numpy as np
 
 from basicsr_sassid.inference.blend import BlendedDenoiser
 from basicsr_sassid.inference.denoiser import Denoiser
-from basicsr_sassid.inference.ready import READY_WEIGHTS
 from basicsr_sassid.inference.spectral import SpectralDenoiser
 from basicsr_sassid.io.atomic import copy_file, json_digest, make_folder, remove_partial_files
 from basicsr_sassid.io.checkpoint import read_weights, save_weights
@@ -127,7 +126,7 @@ class PhotoRun:
     # ---- train ----
 
     def train(self, writes: bool = True) -> Denoiser | None:
-        """The student: of the given weights, of an earlier call, trained now; without a training that of the package.
+        """The student: of the given weights, of an earlier call, or trained now; None without a training.
 
         Args:
             writes: whether photographs and report follow, whose time is planned in.
@@ -138,11 +137,8 @@ class PhotoRun:
         with self._timed('training'):
             if self.options.weights is not None:
                 return Denoiser(self.options.weights, self.options.device)
-            if self.state.noise is None:
+            if self.options.training_minutes == 0 or self.state.noise is None:
                 return None
-            if self.options.training_minutes == 0:
-                # without crops no weight can be found, and the student would be used alone
-                return Denoiser(READY_WEIGHTS, self.options.device) if self.crops else None
             if not (self.folder / STUDENT).exists():
                 self._train_student(self.state.noise, writes)
             return Denoiser(self.folder / STUDENT, self.options.device)
