@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 from pathlib import Path
 
 import cv2
@@ -12,11 +13,15 @@ import pytest
 import tifffile
 from PIL import Image
 
+from basicsr_sassid.io import tiff
 from basicsr_sassid.io.photo import image_size, read_header, read_photo, write_photo
 from basicsr_sassid.utils.errors import UserError
 
 from photo_scenes import scene
 
+older_libraries = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason='the last tifffile and Pillow for Python 3.10 do not read it'
+)
 PICTURE = scene(48, 64)
 DEEP = scene(48, 64, np.uint16)
 
@@ -56,7 +61,15 @@ def test_read_photo_layout_of_tiff_is_unchanged(tmp_path, arguments, byteorder):
     assert np.array_equal(read_both(tmp_path / 'a.tif'), DEEP)
 
 
-@pytest.mark.parametrize('compression', [None, 'group3', 'group4', 'tiff_ccitt', 'packbits', 'tiff_lzw'])
+@pytest.mark.parametrize(
+    'compression',
+    [
+        None,
+        *(pytest.param(name, marks=older_libraries) for name in ('group3', 'group4', 'tiff_ccitt')),
+        'packbits',
+        'tiff_lzw',
+    ],
+)
 def test_read_photo_bilevel_tiff_is_black_and_white(tmp_path, compression):
     bilevel = Image.fromarray(PICTURE).convert('1')
     bilevel.save(tmp_path / 'a.tif', compression=compression)
@@ -107,11 +120,21 @@ def test_read_photo_jpeg_tiff_is_close(tmp_path, subsampling):
         assert np.abs(read_both(tmp_path / name).astype(int) - smooth).mean() < 3
 
 
-@pytest.mark.parametrize('compression', [None, 'tiff_lzw'])
+@pytest.mark.parametrize('compression', [pytest.param(None, marks=older_libraries), 'tiff_lzw'])
 def test_read_photo_uncompressed_ycbcr_tiff_is_rgb(tmp_path, compression):
     picture = Image.fromarray(PICTURE)
     picture.convert('YCbCr').save(tmp_path / 'a.tif', compression=compression)
     assert np.abs(read_both(tmp_path / 'a.tif').astype(int) - PICTURE).max() <= 4
+
+
+def test_read_photo_compression_that_the_library_lacks_is_named(tmp_path, monkeypatch):
+    def read_tiff(_):
+        raise ValueError('<COMPRESSION.CCITT_T4: 3> not supported')
+
+    monkeypatch.setattr(tiff, 'read_tiff', read_tiff)
+    with_pillow(PICTURE, tmp_path / 'a.tif')
+    with pytest.raises(UserError, match='CCITT_T4: 3> not supported by the installed tifffile, and a newer one'):
+        read_photo(tmp_path / 'a.tif')
 
 
 def test_read_photo_palette_tiff_is_rgb(tmp_path):

@@ -136,6 +136,8 @@ def _unreadable(name: str, error: Exception) -> UserError:
         reason = 'it does not fit into memory'
     elif isinstance(error, (UnidentifiedImageError, tifffile.TiffFileError)):
         reason = 'it is no image of a known format'
+    elif isinstance(error, ValueError) and 'not supported' in str(error):  # tifffile's; Python 3.10 has an older one
+        reason = f'{error} by the installed tifffile, and a newer one, of Python 3.11 or later, may read it'
     else:
         reason = f'it is damaged or cut off ({error})'
     return UserError(f'cannot read {name}: {reason}. Repair it or take it out of the folder.')
