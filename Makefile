@@ -12,7 +12,8 @@ demo: .venv/installed
 	$(BIN)/sassid demo -o results/demo
 
 test: lint
-	$(PYTEST) -m 'not slow'
+	@# a process a core, of one thread: two processes of two threads would wait for each other
+	OMP_NUM_THREADS=1 $(PYTEST) -m 'not slow' -n auto --maxprocesses 4 --dist loadfile
 
 slow: .venv/installed
 	$(PYTEST) -m slow
