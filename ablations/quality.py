@@ -35,6 +35,7 @@ from basicsr_sassid.data.noisy_image_dataset import NoisyImageDataset
 from basicsr_sassid.data.sampler import RunSampler, SeededDataset
 from basicsr_sassid.io.atomic import write_json
 from basicsr_sassid.models.three_stage_model import ThreeStageModel
+from basicsr_sassid.pipeline.student import bnn_blind_size
 from basicsr_sassid.training.budget import plan_training
 from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
@@ -200,7 +201,7 @@ def choices_of(key: str, photographs: Photographs) -> tuple:
         'teacher_cache': ('off', 'memory'),
         'posterior': (False, True),
         'precision': ('fp32', 'bf16'),
-        'blind_size': (9, max(photographs.noise.blind_size(), 3)),
+        'blind_size': (9, bnn_blind_size(photographs.noise)),
     }[key]
 
 

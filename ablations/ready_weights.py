@@ -14,27 +14,29 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from common import mean_psnr  # isort: skip
 
 from basicsr_sassid import Denoiser, SpectralDenoiser, demo
 from basicsr_sassid.data.prepare.folder import prepare_folder
 from basicsr_sassid.demo import Pairs
+from basicsr_sassid.demo.photographs import read_centre
+from basicsr_sassid.evaluation.context import MethodContext
+from basicsr_sassid.evaluation.methods import build_blend
+from basicsr_sassid.inference.blend import BlendedDenoiser
 from basicsr_sassid.io.atomic import write_json
 from basicsr_sassid.io.checkpoint import read_weights, state_dict_of, write_safetensors
 from basicsr_sassid.io.photo import list_images
 from basicsr_sassid.noise.survey import survey
-from basicsr_sassid.pipeline.blending import blend_crops, fit_blend, read_centre
+from basicsr_sassid.pipeline.blending import blend_crops
+from basicsr_sassid.pipeline.blending import read_centre as read_crop
 from basicsr_sassid.pipeline.model_card import model_card
 from basicsr_sassid.pipeline.planning import RATIO
-from basicsr_sassid.pipeline.student import StudentTraining, student_options
+from basicsr_sassid.pipeline.student import StudentTraining, bnn_blind_size, student_options
 from basicsr_sassid.training.budget import Plan, plan_training
 
 FIRST_HELD_OUT = 16  # image of SIDD validation
@@ -56,7 +58,7 @@ def train(noisy: Path, folder: Path, dim: int, minutes: float) -> Path:
     database = folder / 'noisy.lmdb'
     if not database.exists():
         prepare_folder(photographs, database, quiet=True)
-    opt = student_options(database, noise.blind_size(), torch.device('cpu'), 0, noise)
+    opt = student_options(database, bnn_blind_size(noise), torch.device('cpu'), 0, noise)
     opt['network_bnn']['dim'] = opt['network_g']['dim'] = dim
     plan_file = folder / 'plan.json'
     if plan_file.exists():
@@ -70,7 +72,7 @@ def train(noisy: Path, folder: Path, dim: int, minutes: float) -> Path:
         if iteration % 500 == 0:
             print(f'{stage} {iteration}/{plan.iters[stage]}', flush=True)
 
-    crops = blend_crops(found.photos, read_centre)
+    crops = blend_crops(found.photos, read_crop)
     weights, chosen = StudentTraining(folder, opt, plan, crops, noise, show).run()
     content = read_weights(weights)
     pixels = sum(height * width for height, width in found.photos.values())
@@ -91,9 +93,7 @@ def read_sets(data: Path, folder: Path) -> dict[str, Pairs]:
     held_out = [path for path in list_images(sidd / 'noisy') if image_number(path) >= FIRST_HELD_OUT]
     references = {path.name: path for path in list_images(sidd / 'clean')}
     return {
-        'SIDD, images 16 to 20': [
-            (np.asarray(Image.open(path)), np.asarray(Image.open(references[path.name]))) for path in held_out
-        ],
+        'SIDD, images 16 to 20': [(read_centre(path), read_centre(references[path.name])) for path in held_out],
         'PolyU': demo.read_pairs(data / 'polyu' / 'noisy', data / 'polyu' / 'clean'),
         'simulated': demo.read_pairs(*demo.simulate_photographs(folder / 'photographs')),
     }
@@ -101,17 +101,13 @@ def read_sets(data: Path, folder: Path) -> dict[str, Pairs]:
 
 def evaluate(weights: Path, pairs: Pairs) -> dict[str, float]:
     """PSNR in dB of the denoisers on one set, and the student's weight in the blend."""
-    with tempfile.TemporaryDirectory() as name:
-        for number, (noisy, _) in enumerate(pairs):
-            Image.fromarray(noisy).save(Path(name) / f'{number:03}.png')
-        found = survey(list_images(Path(name)))
-        crops = blend_crops(found.photos, read_centre)
-    assert found.noise is not None
-    spectral, student = SpectralDenoiser(found.noise), Denoiser(weights, 'cpu')
-    blend = fit_blend(spectral, student, crops, found.noise).denoiser
+    context = MethodContext(pairs, 'cpu')
+    student = Denoiser(weights, 'cpu')
+    blend = build_blend(student, context).run
+    assert isinstance(blend, BlendedDenoiser)
     return {
         'noisy': mean_psnr(lambda image: image, pairs),
-        'spectral': mean_psnr(spectral, pairs),
+        'spectral': mean_psnr(SpectralDenoiser(context.noise), pairs),
         'student': mean_psnr(student, pairs),
         'blend': mean_psnr(blend, pairs),
         'weight': blend.student_weight,

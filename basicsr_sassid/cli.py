@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from basicsr_sassid.data.prepare.writer import Prepared
 from basicsr_sassid.demo import run_demo as compare_on_photographs
 from basicsr_sassid.evaluation.runner import run_benchmark as evaluate
 from basicsr_sassid.evaluation.submission import check_submission, submit_dnd, submit_sidd
+from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.inference.export import export_onnx
 from basicsr_sassid.inference.files import denoise_files
 from basicsr_sassid.io.weights_card import parse_network
@@ -85,16 +87,9 @@ def run_denoise(args: argparse.Namespace) -> None:
 
 
 def _refuse_options_of_networks(args: argparse.Namespace) -> None:
-    defaults = {
-        'tile': 512,
-        'overlap': 128,
-        'self_ensemble': False,
-        'precision': 'auto',
-        'network': None,
-        'blind_size': None,
-    }
-    for name, default in defaults.items():
-        if (value := getattr(args, name)) != default:
+    parameters = inspect.signature(Denoiser).parameters
+    for name in ('tile', 'overlap', 'self_ensemble', 'precision', 'network', 'blind_size'):
+        if (value := getattr(args, name)) != parameters[name].default:
             raise UserError(
                 f'--{name.replace("_", "-")} {value}: an option of networks. Give one with --weights, or leave it out.'
             )

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from basicsr_sassid.pipeline.api import clean_photos
-from basicsr_sassid.pipeline.console import ProgressBar, print_findings, print_short_training
+from basicsr_sassid.pipeline.console import ProgressBar, print_findings
 from basicsr_sassid.pipeline.diagnostics import Finding, advice
 from basicsr_sassid.utils.sequences import count_noun
 
@@ -78,17 +78,6 @@ def test_progress_bar_next_step_starts_without_time_left(bar):
 
 
 # ---- the shortest training ----
-
-
-@pytest.mark.parametrize(('minutes', 'least', 'is_said'), [(0.1, 1.3, True), (5, 1.3, False), (1.3, 1.31, False)])
-def test_print_short_training_is_said_where_the_minutes_are_too_few(minutes, least, is_said, capsys):
-    print_short_training(minutes, least)
-    assert ('about 1.3 minutes' in capsys.readouterr().err) == is_said
-
-
-def test_print_short_training_names_what_is_short(capsys):
-    print_short_training(0.1, 2, 'demo', 'Give more minutes.')
-    assert 'shortest demo' in (text := capsys.readouterr().err) and text.endswith('Give more minutes.\n')
 
 
 @pytest.mark.slow

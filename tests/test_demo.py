@@ -15,6 +15,7 @@ from basicsr_sassid import demo
 from basicsr_sassid.demo import progress as progress_module
 from basicsr_sassid.demo import run
 from basicsr_sassid.demo.plan import DemoPlan, PixelSeconds, make_plan, start_seconds
+from basicsr_sassid.demo.run import print_short_demo
 from basicsr_sassid.demo.training import models_folder
 from basicsr_sassid.io.demo_files import DemoFiles
 from basicsr_sassid.training.budget import Plan, StepTimes
@@ -152,6 +153,17 @@ def test_start_seconds_are_those_of_the_measurement_without_its_steps():
     times = step_times(0.1)
     measurement = 7 + 10 * (sum(times.step.values()) + sum(times.cached_teacher.values()))
     assert start_seconds(measurement, times) == pytest.approx(7 + 1.5)
+
+
+@pytest.mark.parametrize(('minutes', 'least', 'is_printed'), [(0.1, 1.3, True), (5, 1.3, False), (1.3, 1.31, False)])
+def test_print_short_demo_where_the_minutes_are_too_few(minutes, least, is_printed, capsys):
+    print_short_demo(minutes, least)
+    assert ('about 1.3 minutes' in capsys.readouterr().err) == is_printed
+
+
+def test_print_short_demo_names_what_to_do(capsys):
+    print_short_demo(0.1, 2)
+    assert 'shortest demo' in (text := capsys.readouterr().err) and text.endswith('Give more minutes.\n')
 
 
 def test_make_plan_without_references_compares_nothing():

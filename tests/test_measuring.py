@@ -56,7 +56,7 @@ def pretended(monkeypatch) -> list[float]:
         calls.append(1.0)
         return 1.0
 
-    monkeypatch.setattr(measuring, '_seconds', second)
+    monkeypatch.setattr(measuring, 'timed', second)
     return calls
 
 

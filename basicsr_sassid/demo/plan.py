@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,15 @@ from basicsr_sassid.evaluation.protocols import evaluate_image
 from basicsr_sassid.inference.spectral import SpectralDenoiser
 from basicsr_sassid.io.atomic import write_json
 from basicsr_sassid.noise.model import NoiseModel
-from basicsr_sassid.pipeline.blending import CROP, MOST_CROPS
+from basicsr_sassid.pipeline.blending import CROP, FIT_PASSES, MOST_CROPS
+from basicsr_sassid.pipeline.measuring import timed
 from basicsr_sassid.pipeline.planning import RATIO, STAGES
-from basicsr_sassid.training.budget import REPEATS, Plan, StepTimes, allocate_budget
+from basicsr_sassid.training.budget import Plan, StepTimes, allocate_budget
 from basicsr_sassid.utils.sequences import evenly_spaced
 
 ROWS = 8  # of the table
 TUNING_SIDE, NUM_NLM_STRENGTHS = 256, 6  # pixels a side of the crops that choose the strength of non-local means
 _MOST_TUNING_PAIRS = 5
-_BLEND_RUNS = 3  # of each denoiser on the blend's crops: two to estimate its error, one to diagnose the result
 _TILED = 4  # a tile of 64 pixels with 32 of context on each side is four times as large
 _FORWARD = 1 / 3  # of a training step's time
 _START_STEPS = 15  # of the BNN, in time: the dry run, and the choice among its blind sizes
@@ -95,16 +94,12 @@ def measure_pixels(noisy: np.ndarray, noise: NoiseModel) -> PixelSeconds:
     crop = np.ascontiguousarray(noisy[:TUNING_SIDE, :TUNING_SIDE])
     denoise = SpectralDenoiser(noise)
 
-    def seconds(call: Callable[[], object]) -> float:
-        started = time.perf_counter()
-        call()
-        return (time.perf_counter() - started) / (crop.shape[0] * crop.shape[1])
-
-    return PixelSeconds(
-        seconds(lambda: denoise(crop)),
-        seconds(lambda: cv2.fastNlMeansDenoisingColored(crop, None, 10, 10, 7, 21)),
-        seconds(lambda: evaluate_image(crop, crop, 'ssim_gaussian')),
+    parts = (
+        lambda: denoise(crop),
+        lambda: cv2.fastNlMeansDenoisingColored(crop, None, 10, 10, 7, 21),
+        lambda: evaluate_image(crop, crop, 'ssim_gaussian'),
     )
+    return PixelSeconds(*(timed(part) / (crop.shape[0] * crop.shape[1]) for part in parts))
 
 
 def comparison_seconds(pixels: PixelSeconds, times: StepTimes, opt: Mapping[str, Any], sizes: Sequence[int]) -> float:
@@ -119,7 +114,7 @@ def comparison_seconds(pixels: PixelSeconds, times: StepTimes, opt: Mapping[str,
     block = opt['datasets']['train']
     batch = block['batch_size_per_gpu'] * block['patch_size'] ** 2
     bnn, student = (_FORWARD * times.step[stage] / batch for stage in STAGES)
-    blended = _BLEND_RUNS * sum(min(size, CROP**2) for size in evenly_spaced(sizes, MOST_CROPS))
+    blended = FIT_PASSES * sum(min(size, CROP**2) for size in evenly_spaced(sizes, MOST_CROPS))
     tuned = NUM_NLM_STRENGTHS * sum(min(size, TUNING_SIDE**2) for size in evenly_spaced(sizes, _MOST_TUNING_PAIRS))
     total = sum(sizes)
     return _RESERVE * (
@@ -138,8 +133,7 @@ def start_seconds(measurement: float, times: StepTimes) -> float:
         measurement: seconds that the measurement took.
         times: its result.
     """
-    measured = REPEATS * (sum(times.step.values()) + sum(times.cached_teacher.values()))
-    return max(measurement - measured, 0.0) + _START_STEPS * times.step[STAGES[0]]
+    return times.building(measurement) + _START_STEPS * times.step[STAGES[0]]
 
 
 def make_plan(

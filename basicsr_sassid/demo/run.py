@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,13 @@ from basicsr_sassid.demo.plan import DemoPlan, make_plan, measure_pixels, start_
 from basicsr_sassid.demo.progress import DemoProgress
 from basicsr_sassid.demo.training import CropPSNR, models_folder, train_networks
 from basicsr_sassid.evaluation.crop_grid import crop_box
-from basicsr_sassid.io.atomic import json_digest, remove_partial_files, write_json
+from basicsr_sassid.io.atomic import file_stamp, json_digest, remove_partial_files, write_json
 from basicsr_sassid.io.demo_files import DemoFiles
 from basicsr_sassid.io.photo import Photo, image_size, list_images, write_photo
 from basicsr_sassid.noise.estimate import estimate_noise
 from basicsr_sassid.noise.model import NoiseModel
-from basicsr_sassid.pipeline.console import print_short_training
-from basicsr_sassid.pipeline.student import STAGES, student_options
+from basicsr_sassid.pipeline.planning import STAGES, TOLERANCE
+from basicsr_sassid.pipeline.student import bnn_blind_size, student_options
 from basicsr_sassid.training.budget import MIN_ITERATIONS, measure_step_times
 from basicsr_sassid.training.runtime import silence
 from basicsr_sassid.utils.errors import UserError, expand_path, printable, require_path
@@ -54,7 +55,6 @@ from basicsr_sassid.utils.version import __version__
 MINUTES, MOST_MINUTES = 5.0, 1440.0
 # the simulated noise is correlated over 2 pixels, not over 4 as the paper's default assumes
 SIMULATED_NETWORKS = {'network_bnn': {'blind_size': 5}}
-_LEAST_BLIND_SIZE = 3  # of a BNN whose blind size is measured
 _IMPORT_SECONDS = 8  # of Python and torch, before the clock starts
 _NEXT = """
 On your own photographs:
@@ -160,8 +160,7 @@ class _Demo:
         """The folder of a training: other photographs or minutes have another one."""
         stats: Any = 'simulated'
         if not self.is_simulated:
-            paths = list_images(self.noisy)
-            stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+            stats = [file_stamp(path) for path in list_images(self.noisy)]
         folder = self.files.folder / f'run_{json_digest([stats, self.minutes, __version__], 8)}'
         if folder.exists():
             remove_partial_files(folder)  # of a demo that was killed
@@ -183,9 +182,7 @@ class _Demo:
         database = folder / 'noisy.lmdb'
         if not database.exists():
             prepare_folder([self.noisy], database, size=512, quiet=True)
-        opt = student_options(
-            database, max(noise.blind_size(), _LEAST_BLIND_SIZE), torch.device('cpu'), seed=0, noise=noise
-        )
+        opt = student_options(database, bnn_blind_size(noise), torch.device('cpu'), seed=0, noise=noise)
         if self.is_simulated:
             for network, changes in SIMULATED_NETWORKS.items():
                 opt[network].update(changes)
@@ -214,9 +211,7 @@ class _Demo:
         plan = make_plan(times, pixels, opt, sizes, 60 * self.minutes - elapsed, start)
         if min(plan.training.iters.values()) <= MIN_ITERATIONS:  # the plan is longer than the minutes
             with tqdm.external_write_mode():
-                print_short_training(
-                    self.minutes, (elapsed + plan.seconds_after_measurement()) / 60, 'demo', 'Give more minutes.'
-                )
+                print_short_demo(self.minutes, (elapsed + plan.seconds_after_measurement()) / 60)
         return plan
 
     # ---- comparison ----
@@ -252,6 +247,16 @@ class _Demo:
         picture = self.files.publish('comparison.png', lambda path: write_photo(grid, path))
         self.progress.say(f'\nTrained: {trained}.\nPicture: {printable(picture)}\n{_NEXT}')
         return table
+
+
+def print_short_demo(minutes: float, least: float) -> None:
+    """Print how many minutes the shortest demo takes, where they are more than those that were given."""
+    if least > TOLERANCE * minutes:
+        print(
+            f'--minutes {minutes:g} is less than the shortest demo on this machine ({MIN_ITERATIONS} iterations of '
+            f'each stage): about {least:.1f} minutes, which it takes now. Give more minutes.',
+            file=sys.stderr,
+        )
 
 
 def _compared_pixels(path: Path) -> int:

@@ -7,7 +7,6 @@ import torch
 
 from basicsr_sassid.inference.grouping import covariance_table
 from basicsr_sassid.inference.shrinkage import Shrinkage
-from basicsr_sassid.noise.encoding import encoding_bias
 from basicsr_sassid.noise.estimate import PATCH
 from basicsr_sassid.noise.local_sigma import LocalSigma, measure_local_sigma
 from basicsr_sassid.noise.model import NoiseModel
@@ -139,5 +138,5 @@ class SpectralDenoiser:
         clean = torch.tensordot(opponent.T, shrinkage(planes), dims=1)
         denoised = clean.permute(1, 2, 0).cpu().numpy() * sigma
         if self.noise.skewness:
-            denoised += np.float32(self.noise.skewness) * encoding_bias(denoised, bias_sigma)
+            denoised += self.noise.encoding_bias(denoised, bias_sigma)
         return denoised[BLOCK : BLOCK + height, BLOCK : BLOCK + width]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from basicsr_sassid.inference.blend import coarse_colour_shift
-from basicsr_sassid.noise.encoding import encoding_bias
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.noise.sigma_map import local_intensity, noise_gain
 from basicsr_sassid.noise.synthetic import sample_noise
@@ -143,7 +142,7 @@ def draw_probe(image: np.ndarray, noise: NoiseModel, seed: tuple[int, int]) -> P
     return Probe(
         gain * sample_noise(noise, intensity, np.random.default_rng(seed)),
         sigma**2,
-        grey_levels + np.float32(noise.skewness) * encoding_bias(intensity, sigma),
+        grey_levels + noise.encoding_bias(intensity, sigma),
     )
 
 

@@ -109,6 +109,12 @@ def json_digest(content: Any, length: int = 16) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:length]
 
 
+def file_stamp(path: Path) -> tuple[str, int, int]:
+    """Absolute path, size in bytes and modification time in ns of a file. Raises OSError."""
+    stat = path.stat()
+    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+
+
 def content_digest(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file. Raises OSError."""
     return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()

@@ -34,7 +34,7 @@ _LEAST_POWER = 0.25  # of a measured coefficient, as a fraction of the noise's m
 _LEAST_COEFFICIENTS = 32
 _MEDIAN = float(stats.chi2.ppf(0.5, 1))  # of the square of a normal variable with variance 1
 _ROWS, _COLUMNS = np.indices((PATCH, PATCH))
-# a quarter of the coefficients are enough for a median
+# a quarter of the coefficients are enough for a median; blurred noise has power in fewer, see _measured_power
 _MEASURED = np.flatnonzero((_ROWS + _COLUMNS >= _LOWEST) & ((_ROWS + _COLUMNS) % 4 == 0))
 
 
@@ -78,7 +78,7 @@ def measure_local_sigma(pixels: np.ndarray, noise: NoiseModel) -> LocalSigma:
     white = white_level(pixels.dtype)
     gain = noise_gain(pixels, noise)
     correlation = grey_correlation(noise) if channels == 1 else rgb_correlation(noise)
-    power = _patch_power(correlation)
+    measured, power = _measured_power(correlation)
     rows, columns = (range(side // _STEP + 1) for side in pixels.shape[:2])
     # allocated first: small arrays between the large ones of the loop would keep their memory from being used again
     means, sigmas = (np.empty((len(rows), len(columns), channels), np.float32) for _ in range(2))
@@ -87,7 +87,7 @@ def measure_local_sigma(pixels: np.ndarray, noise: NoiseModel) -> LocalSigma:
         strip = rows[start : start + step]
         patches = _patches(pixels, strip, columns) * (255.0 / white)
         means[start : start + step] = patches.mean(dim=(-1, -2)).numpy()
-        sigmas[start : start + step] = _median_sigma(_coefficients(patches), power).numpy()
+        sigmas[start : start + step] = _median_sigma(_coefficients(patches, measured), power).numpy()
     logarithm = np.log(sigmas.clip(_LEAST))
     middle = np.median(logarithm, axis=(0, 1))
     smooth = _as_planes(cv2.GaussianBlur(cv2.medianBlur(logarithm, 3), (0, 0), 1), channels)
@@ -104,23 +104,30 @@ def _colour_gain(pixels: np.ndarray, sigma: np.ndarray, noise: NoiseModel) -> np
 
     It is never lowered: rounding and compression set most coefficients of weak noise to zero, and the median with them.
     """
-    power = _patch_power(opponent_correlation(noise))
+    measured, power = _measured_power(opponent_correlation(noise))
     height, width = sigma.shape[:2]
     medians: list[np.ndarray] = []
     for row in evenly_spaced(range(height), max(_COLOUR_PATCHES // width, 1)):
         patches = _patches(pixels, range(row, row + 1), range(width))[0]
         scaled = patches / torch.from_numpy(sigma[row])[..., None, None]
         opponent = (torch.from_numpy(OPPONENT) @ scaled.flatten(2)).view_as(scaled)
-        medians.append(_median_sigma(_coefficients(opponent), power).numpy())
+        medians.append(_median_sigma(_coefficients(opponent, measured), power).numpy())
     gain = np.maximum(np.median(np.concatenate(medians), axis=0), 1)
     gain[0] = 1  # texture is in the luminance
     return gain
 
 
-def _patch_power(correlation: np.ndarray) -> torch.Tensor:
-    """(C, M): the noise's variance in the coefficients of :func:`_coefficients`, for noise of variance 1."""
+def _measured_power(correlation: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """(M,), (C, M): indices of the coefficients that are measured, and the variance in them of noise of variance 1.
+
+    Coefficients in which blurred noise has little power are left out, since the measured correlation does not predict
+    it there: sigma of noise blurred by 1.5 pixels would come out at half of its value.
+    """
     power = block_power(scale_covariances(correlation, 1)[0], PATCH)
-    return torch.from_numpy(power.swapaxes(1, 2).reshape(len(power), -1)[:, _MEASURED])
+    power = torch.from_numpy(power.swapaxes(1, 2).reshape(len(power), -1)[:, _MEASURED])
+    mean = power.mean(dim=0)
+    kept = mean >= min(_LEAST_POWER, float(mean.topk(_LEAST_COEFFICIENTS).values[-1]))
+    return torch.from_numpy(_MEASURED)[kept], power[:, kept]
 
 
 def _patches(pixels: np.ndarray, rows: range, columns: range) -> torch.Tensor:
@@ -133,25 +140,17 @@ def _patches(pixels: np.ndarray, rows: range, columns: range) -> torch.Tensor:
     return box.unfold(0, PATCH, _STEP).unfold(1, PATCH, _STEP)
 
 
-def _coefficients(patches: torch.Tensor) -> torch.Tensor:
-    """(..., 32, 32) -> (..., M): the DCT coefficients that are measured."""
+def _coefficients(patches: torch.Tensor, measured: torch.Tensor) -> torch.Tensor:
+    """(..., 32, 32) -> (..., M): the DCT coefficients with the indices ``measured``, (M,)."""
     basis = dct_matrix(PATCH).T
     across = (patches.reshape(-1, PATCH) @ basis).view(-1, PATCH, PATCH)
     both = (across.transpose(1, 2).reshape(-1, PATCH) @ basis).view(-1, PATCH**2)  # (columns, rows) of frequencies
-    return both.index_select(1, torch.from_numpy(_MEASURED)).view(*patches.shape[:-2], -1)
+    return both.index_select(1, measured).view(*patches.shape[:-2], -1)
 
 
 def _median_sigma(coefficients: torch.Tensor, power: torch.Tensor) -> torch.Tensor:
-    """(..., C, M) -> (..., C).
-
-    Coefficients in which blurred noise has little power are left out, since the measured correlation does not predict
-    it there: sigma of noise blurred by 1.5 pixels would come out at half of its value.
-    """
-    mean = power.mean(dim=0)
-    least = min(_LEAST_POWER, float(mean.topk(_LEAST_COEFFICIENTS).values[-1]))
-    measured = mean >= least
-    power = power[:, measured]
-    return (coefficients[..., measured].square().div_(power).median(dim=-1).values / _MEDIAN).sqrt_()
+    """(..., C, M) -> (..., C)."""
+    return (coefficients.square().div_(power).median(dim=-1).values / _MEDIAN).sqrt_()
 
 
 def _as_planes(image: np.ndarray, channels: int) -> np.ndarray:

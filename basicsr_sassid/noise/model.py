@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from basicsr_sassid.noise.encoding import encoding_bias
 from basicsr_sassid.utils.errors import UserError
 
 MAX_LAG = 8  # pixels
@@ -107,6 +108,11 @@ class NoiseModel:
             for channel, name in enumerate('RGB')
         ]
         return np.stack(columns, axis=-1).astype(np.float32)
+
+    def encoding_bias(self, intensity: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+        """Grey levels by which the mean of these photographs' noisy pixels is below the clean pixel, see
+        :func:`basicsr_sassid.noise.encoding.encoding_bias`; 0 where the noise is not skewed."""
+        return np.float32(self.skewness) * encoding_bias(intensity, sigma)
 
     def to_dict(self) -> dict[str, Any]:
         """The model as values of JSON's types; :meth:`from_dict` reads it."""

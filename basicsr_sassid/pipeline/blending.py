@@ -22,6 +22,7 @@ from basicsr_sassid.utils.sequences import evenly_spaced
 Key = TypeVar('Key')
 MOST_CROPS = 8
 CROP = 256  # pixels a side of a crop
+FIT_PASSES = 3  # of a denoiser over the crops: as they are, with the probe of the risk estimate, for the diagnosis
 LEAST_SIDE = 128  # pixels: smaller images are neither cropped nor trained on
 
 

@@ -12,13 +12,12 @@ from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.noise.survey import Survey, describe_groups
 from basicsr_sassid.pipeline.diagnostics import Finding
 from basicsr_sassid.pipeline.planning import TOLERANCE, Budget
-from basicsr_sassid.training.budget import MIN_ITERATIONS, Plan
+from basicsr_sassid.training.budget import Plan
 from basicsr_sassid.utils.errors import printable
 from basicsr_sassid.utils.sequences import count_noun
 
 _BAR = '{desc} {percentage:3.0f}%|{bar}| {elapsed}'
 _BAR_WITH_TIME_LEFT = _BAR + ', {remaining} left'
-_TELLING = 0.1
 
 
 def print_survey(survey: Survey, noise: NoiseModel, megapixels: float) -> None:
@@ -38,25 +37,6 @@ def print_survey(survey: Survey, noise: NoiseModel, megapixels: float) -> None:
             'Their noise differs; denoised group by group the results would be better:\n'
             + printable('\n'.join(describe_groups(survey.groups)), newlines=True),
             flush=True,
-        )
-
-
-def print_short_training(
-    minutes: float, least: float, what: str = 'training', hint: str = '--effort instant trains nothing.'
-) -> None:
-    """Say how many minutes the shortest training takes, where they are more than those that were given.
-
-    Args:
-        minutes: given.
-        least: minutes of the shortest ``what``.
-        what: is given minutes.
-        hint: what the user can do.
-    """
-    if least > 1.05 * minutes:
-        print(
-            f'--minutes {minutes:g} is less than the shortest {what} on this machine ({MIN_ITERATIONS} iterations of '
-            f'each stage): about {least:.1f} minutes, which it takes now. {hint}'.rstrip(),
-            file=sys.stderr,
         )
 
 
@@ -87,7 +67,7 @@ class ProgressBar:
         smoothing: tqdm's: 0 is the mean speed of the step, 1 the speed of the moment.
     """
 
-    def __init__(self, telling: float = _TELLING, smoothing: float = 0.3) -> None:
+    def __init__(self, telling: float = 0.1, smoothing: float = 0.3) -> None:
         self.telling, self.smoothing = telling, smoothing
         self.bar: tqdm | None = None
         self._is_first = True  # call of show in the step

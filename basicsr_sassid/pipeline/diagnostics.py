@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from basicsr_sassid.noise.encoding import encoding_bias
 from basicsr_sassid.noise.estimate import PATCH, saturation_levels
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.noise.sigma_map import sigma_map
@@ -135,7 +134,7 @@ def _measure_removal(crop: np.ndarray, result: np.ndarray, noise: NoiseModel) ->
     shift = None
     if unclipped.sum() >= _LEAST_AREAS * len(clipped):
         # a denoiser may brighten by what gamma encoding has darkened, or not
-        brightened = removed + noise.skewness * encoding_bias(result * np.float32(255), sigma)
+        brightened = removed + noise.encoding_bias(result * np.float32(255), sigma)
         shift = _common_part(_shift(removed, unclipped), _shift(brightened, unclipped))
     return _Removal(ratio(order[:fifth]), ratio(order[-fifth:]), shift)
 

@@ -16,15 +16,14 @@ from basicsr_sassid.io.checkpoint import build_network, save_weights
 from basicsr_sassid.io.photo import Photo, read_photo, write_photo
 from basicsr_sassid.noise.model import NoiseModel
 from basicsr_sassid.ops.tiling import Size, tiled_pixels
-from basicsr_sassid.pipeline.blending import CROP
+from basicsr_sassid.pipeline.blending import CROP, FIT_PASSES
 from basicsr_sassid.pipeline.planning import STAGES, Budget
 from basicsr_sassid.pipeline.report import MOST_SHOWN
 from basicsr_sassid.pipeline.student import selection_seconds
-from basicsr_sassid.training.budget import REPEATS, Plan, StepTimes, measure_step_times
+from basicsr_sassid.training.budget import Plan, StepTimes, measure_step_times
 from basicsr_sassid.utils.sequences import Progress, evenly_spaced
 
 _WARM_UP = 64  # pixels a side of an image that is denoised before the time counts
-_BLEND_PASSES = 3  # over the crops: as they are, with the probe of the risk estimate, for the diagnosis
 _REPORT_READS = 5  # the report takes as long for a photograph as this many reads of it (measured: PNG, 8 bits)
 _SETUP = 0.5  # of the time that building takes when it is measured, with all that happens once in a process
 
@@ -66,8 +65,7 @@ def setup_seconds(times: StepTimes, measuring: float) -> float:
         times: that were measured.
         measuring: seconds that it took: the networks were built once, and their steps repeated.
     """
-    building = measuring - REPEATS * (sum(times.step.values()) + sum(times.cached_teacher.values()))
-    return _SETUP * max(building, 0.0)
+    return _SETUP * times.building(measuring)
 
 
 def measure_denoising(
@@ -97,12 +95,12 @@ def measure_denoising(
     seconds = 0.0
     for denoise, tile, overlap in ((SpectralDenoiser(noise), TILE, OVERLAP), (student, student.tile, student.overlap)):
         denoise(sample[:_WARM_UP, :_WARM_UP])
-        of_sample = _seconds(lambda denoise=denoise: denoise(sample)) / tiled_pixels([sample.shape[:2]], tile, overlap)
+        of_sample = timed(lambda denoise=denoise: denoise(sample)) / tiled_pixels([sample.shape[:2]], tile, overlap)
         photographs, blend = (tiled_pixels(group, tile, overlap) for group in (all_sizes, crop_sizes))
-        seconds += of_sample * (photographs + _BLEND_PASSES * blend)
+        seconds += of_sample * (photographs + FIT_PASSES * blend)
     picture = folder / f'measured{statistics.mode(path.suffix for path in sizes)}'
-    writing = _seconds(lambda: write_photo(Photo(sample), picture))
-    reading = _seconds(lambda: read_photo(picture))
+    writing = timed(lambda: write_photo(Photo(sample), picture))
+    reading = timed(lambda: read_photo(picture))
     picture.unlink()
     pixels, shown = (
         sum(height * width for height, width in group) for group in (all_sizes, evenly_spaced(all_sizes, MOST_SHOWN))
@@ -131,7 +129,8 @@ def _untrained_student(opt: Mapping[str, Any], weights: Path, device: str) -> De
     return denoise
 
 
-def _seconds(step: Callable[[], object]) -> float:
+def timed(step: Callable[[], object]) -> float:
+    """Seconds of one call."""
     started = time.perf_counter()
     step()
     return time.perf_counter() - started

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from basicsr_sassid.io.atomic import file_stamp
 from basicsr_sassid.noise.model import LARGEST_BLIND_SIZE
 from basicsr_sassid.utils.device import choose_device
 from basicsr_sassid.utils.errors import UserError, require_path
@@ -85,12 +86,5 @@ class CleanOptions:
             'blind_size': self.blind_size,
             'seed': self.seed,
             'device': str(choose_device(self.device)),
-            'weights': None if self.weights is None else file_stamp(self.weights),
+            'weights': None if self.weights is None else file_stamp(require_path(self.weights, '--weights')),
         }
-
-
-def file_stamp(path: StrPath) -> tuple[str, int, int]:
-    """Absolute path, size in bytes and modification time in ns of a file. Raises UserError if it is missing."""
-    found = require_path(path, '--weights')
-    stat = found.stat()
-    return str(found.resolve()), stat.st_size, stat.st_mtime_ns

@@ -2,7 +2,7 @@
 
 The minutes bound the whole run: survey, training set, measurements, training, blend, photographs, report. The training
 gets what the other steps leave, and never less than :data:`LEAST_TRAINING` of the minutes: a run of many photographs
-takes longer than its minutes, and says so beforehand. The first stage shows how fast the training is in fact; the
+takes longer than its minutes, which is printed beforehand. The first stage shows how fast the training is in fact; the
 length of the second stage follows from that once, before it starts.
 """
 

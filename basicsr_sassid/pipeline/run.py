@@ -18,7 +18,7 @@ import numpy as np
 from basicsr_sassid.inference.blend import BlendedDenoiser
 from basicsr_sassid.inference.denoiser import Denoiser
 from basicsr_sassid.inference.spectral import SpectralDenoiser
-from basicsr_sassid.io.atomic import copy_file, json_digest, make_folder, remove_partial_files
+from basicsr_sassid.io.atomic import copy_file, file_stamp, json_digest, make_folder, remove_partial_files
 from basicsr_sassid.io.checkpoint import read_weights, save_weights
 from basicsr_sassid.io.photo import Photo, check_writable, read_photo, write_photo
 from basicsr_sassid.noise.model import NoiseModel
@@ -33,7 +33,7 @@ from basicsr_sassid.pipeline.outputs import WORK_FOLDER, OutputRecord
 from basicsr_sassid.pipeline.planning import STAGES, correct_plan, seconds_done
 from basicsr_sassid.pipeline.report import write_report
 from basicsr_sassid.pipeline.state import RunState
-from basicsr_sassid.pipeline.student import CURVE, StudentTraining, student_options
+from basicsr_sassid.pipeline.student import CURVE, StudentTraining, bnn_blind_size, student_options
 from basicsr_sassid.pipeline.training_set import check_survey, megapixels, prepare_training_set
 from basicsr_sassid.training.budget import Plan
 from basicsr_sassid.utils.device import choose_device
@@ -42,7 +42,6 @@ from basicsr_sassid.utils.sequences import scaled
 
 REPORT = 'report.html'
 STUDENT = 'student.safetensors'
-_LEAST_BLIND_SIZE = 3  # of a BNN whose blind size is measured
 
 
 class PhotoRun:
@@ -68,7 +67,7 @@ class PhotoRun:
     def __init__(self, targets: Mapping[Path, Path], output: Path, options: CleanOptions) -> None:
         self.started = time.time()
         self.targets, self.output, self.options = dict(targets), output, options
-        stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in targets]
+        stats = [file_stamp(path) for path in targets]
         settings = options.training_settings()
         self.device = choose_device(options.device)
         self.folder = make_folder(output.resolve() / WORK_FOLDER / json_digest([stats, settings]))
@@ -151,7 +150,7 @@ class PhotoRun:
         database = prepare_training_set(self.photos, self.folder, self.progress)
         blind_size = self.options.blind_size
         if isinstance(blind_size, str):  # auto
-            blind_size = max(noise.blind_size(), _LEAST_BLIND_SIZE)
+            blind_size = bnn_blind_size(noise)
         opt = student_options(database, blind_size, self.device, self.options.seed, noise)
         if self.state.plan is None:
             self._plan_training(opt, noise, writes)

@@ -35,6 +35,7 @@ _CHECKPOINTS = 8  # at least, in a stage
 _CANDIDATES = 4  # checkpoints of the BNN that are compared, the last one among them
 _BLIND_SIZE_PATCHES = 2 * 16 * 2  # predicted with and without a probe, with about twice the cost of one blind size
 _SECONDS_AT_RISK = 60  # most seconds of training that a kill can lose
+_LEAST_BLIND_SIZE = 3  # of a BNN whose blind size is measured
 _BLIND_STEP = 4  # pixels by which the blind size grows after a BNN that copies
 _DAMAGED = (ValueError, TypeError, KeyError, AttributeError)  # of JSON that holds something else
 # grey levels: above it a student with a residual connection is better (SIDD, sigma 20: +0.25 dB), below it one without
@@ -46,6 +47,11 @@ PATCH_SIZE = 128  # pixels, of the training
 StageProgress = Callable[[str, int], None]  # called with the stage and the iteration in it, counted from 1
 # called before the student's stage with the seconds of the training so far and the slowdown of StageClock
 Correction = Callable[[float, float], Plan]
+
+
+def bnn_blind_size(noise: NoiseModel) -> int:
+    """Blind size of the BNN, as the noise was measured; at least 3."""
+    return max(noise.blind_size(), _LEAST_BLIND_SIZE)
 
 
 def student_options(

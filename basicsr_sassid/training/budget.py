@@ -42,6 +42,10 @@ class StepTimes:
     cached: dict[str, tuple[str, ...]]
     cache_batches: float
 
+    def building(self, measuring: float) -> float:
+        """Seconds in which networks and data were built, of the ``measuring`` seconds that the measurement took."""
+        return max(measuring - REPEATS * (sum(self.step.values()) + sum(self.cached_teacher.values())), 0.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
