@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from basicsr_sassid.archs.bnn_arch import BNN
 from basicsr_sassid.archs.dbsnl_arch import DBSNl
+from basicsr_sassid.archs.ffdnet_arch import FFDNet
 from basicsr_sassid.archs.lan_arch import LAN
 from basicsr_sassid.archs.unet_arch import DenoisingUNet
 from basicsr_sassid.utils.errors import UserError
@@ -19,7 +20,7 @@ from basicsr_sassid.utils.option_checks import check_keys
 from basicsr_sassid.utils.schema import OptionBlock
 
 # networks that a file may name; any other is built only if the user names it
-OWN_NETWORKS: dict[str, type[nn.Module]] = {net.__name__: net for net in (DenoisingUNet, LAN, BNN, DBSNl)}
+OWN_NETWORKS: dict[str, type[nn.Module]] = {net.__name__: net for net in (DenoisingUNet, LAN, BNN, DBSNl, FFDNet)}
 TEACHERS = (BNN, LAN)
 # values of a file's `role`, the name of its option block network_<role>, whose networks a training delivers
 DELIVERED_ROLES = ('g', 'bsn')
@@ -72,8 +73,10 @@ def check_card_network(block: Mapping[str, Any], name: str) -> None:
             raise UserError(f'{where}.{key}: expected {problem}, got {_short(block[key])}')
 
 
-def _problem(value: object, hint: type) -> str | None:
+def _problem(value: object, hint: Any) -> str | None:
     """The expected value if ``value`` is not of the type that a network declares; else None."""
+    if value is None and type(None) in typing.get_args(hint):
+        return None
     if hint is bool:
         return None if isinstance(value, bool) else 'true or false'
     if hint is int:

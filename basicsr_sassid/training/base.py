@@ -12,13 +12,13 @@ import torch
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from basicsr_sassid.io.atomic import save_torch
 from basicsr_sassid.io.checkpoint import FORMAT, save_weights
 from basicsr_sassid.io.weights_digest import tree_digest
 from basicsr_sassid.training.checkpoint import STATE_FORMAT
+from basicsr_sassid.training.runtime import wrap_distributed
 from basicsr_sassid.training.schema import TrainOptions
 from basicsr_sassid.training.stages import RunningStage, Stage, build_and_load, on_cpu, pretrained_content
 from basicsr_sassid.training.teachers import check_whole_images
@@ -80,12 +80,7 @@ class MultiNetworkModel(BaseModel):
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Wrap a network for several processes, on GPUs or CPUs."""
-        if not self.opt['dist']:
-            return net
-        device_ids = [torch.cuda.current_device()] if self.device.type == 'cuda' else None
-        return DistributedDataParallel(
-            net, device_ids=device_ids, find_unused_parameters=self.opt.get('find_unused_parameters', False)
-        )
+        return wrap_distributed(net, self.opt, self.device)
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
         """Take a batch: ``lq`` (N, C, H, W) in [0, 1]; ``gt`` where there is a clean reference;

@@ -7,7 +7,7 @@ import datetime
 import logging
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import torch
 from basicsr.utils import get_env_info, get_root_logger, get_time_str, init_tb_logger, init_wandb_logger
 from basicsr.utils.dist_util import init_dist
 from basicsr.utils.logger import initialized_logger
-from torch import distributed
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from basicsr_sassid.io.atomic import make_folder, remove_partial_files
 from basicsr_sassid.training.schema import DistOptions
@@ -55,6 +56,27 @@ def start_processes(launcher: str, dist_params: DistOptions) -> Iterator[None]:
         yield
     finally:
         distributed.destroy_process_group()
+
+
+def wrap_distributed(
+    net: nn.Module, opt: Mapping[str, Any], device: torch.device, broadcast_buffers: bool = True
+) -> nn.Module:
+    """The network, wrapped where several processes, on GPUs or CPUs, train it together.
+
+    Args:
+        net: network on ``device``.
+        opt: of resolve_options.
+        device: of the network.
+        broadcast_buffers: of torch's DistributedDataParallel.
+    """
+    if not opt['dist']:
+        return net
+    return DistributedDataParallel(
+        net,
+        device_ids=[torch.cuda.current_device()] if device.type == 'cuda' else None,
+        find_unused_parameters=opt.get('find_unused_parameters', False),
+        broadcast_buffers=broadcast_buffers,
+    )
 
 
 def start_logging(opt: dict[str, Any], log_file: Path, quiet: bool = False) -> logging.Logger:

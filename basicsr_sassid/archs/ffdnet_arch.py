@@ -1,0 +1,74 @@
+"""FFDNet: a denoiser whose input holds the noise level (Zhang et al., IEEE TIP 2018, arXiv 1710.04026; section III).
+
+Written from the paper. Licence: Apache-2.0.
+Differs from the paper: no batch normalisation, which the authors merge into the convolutions after training. This is
+the configuration of D2SM (Mei et al., ECCV 2022), 852,108 parameters for colour images.
+"""
+
+from __future__ import annotations
+
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from basicsr_sassid.ops.padding import forward_padded
+
+_STEP = 2  # of the sub-images
+
+
+@ARCH_REGISTRY.register()
+class FFDNet(nn.Module):
+    """Denoises four sub-images of half the size at once, with a map of the noise level beside them.
+
+    Args:
+        num_in_ch: channels of the noisy image; the prediction has as many.
+        num_feat: width; 96 for colour, 64 for grey images in the paper.
+        num_conv: convolutions; 12 for colour, 15 for grey images in the paper.
+        sigma: noise level in 8-bit grey levels of images that come without a map; None: every input has a map.
+
+    Shape:
+        (N, num_in_ch + 1, H, W) -> (N, num_in_ch, H, W), any H and W >= 1, values in [0, 1]. The last channel of the
+        input is the noise-level map: the standard deviation of the noise at each pixel, sigma / 255. With ``sigma``,
+        also (N, num_in_ch, H, W).
+
+    Raises:
+        ValueError: ``num_conv`` is below 2, ``sigma`` is negative, or an input has another number of channels.
+    """
+
+    multiple_of = _STEP
+    global_context = False
+
+    def __init__(self, num_in_ch: int = 3, num_feat: int = 96, num_conv: int = 12, sigma: float | None = None) -> None:
+        super().__init__()
+        if isinstance(num_conv, bool) or not isinstance(num_conv, int) or num_conv < 2:
+            raise ValueError(f'num_conv: expected a number >= 2, got {num_conv!r}')
+        if sigma is not None and not 0 <= sigma <= 255:
+            raise ValueError(f'sigma: expected a number from 0 to 255 (8-bit grey levels), got {sigma!r}')
+        self.num_in_ch, self.sigma = num_in_ch, sigma
+        sub_channels = num_in_ch * _STEP**2
+        layers: list[nn.Module] = [nn.Conv2d(sub_channels + 1, num_feat, 3, padding=1), nn.ReLU(inplace=True)]
+        for _ in range(num_conv - 2):
+            layers += [nn.Conv2d(num_feat, num_feat, 3, padding=1), nn.ReLU(inplace=True)]
+        layers.append(nn.Conv2d(num_feat, sub_channels, 3, padding=1))
+        self.body = nn.Sequential(*layers)
+        for layer in self.body:
+            if isinstance(layer, nn.Conv2d):  # section III-C: orthogonal, which keeps the scale from layer to layer
+                nn.init.orthogonal_(layer.weight)
+                nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] == self.num_in_ch and self.sigma is not None:
+            x = torch.cat([x, x.new_full((x.shape[0], 1, *x.shape[2:]), self.sigma / 255)], dim=1)
+        if x.shape[1] != self.num_in_ch + 1:
+            raise ValueError(
+                f'FFDNet: expected {self.num_in_ch + 1} channels, the last one the noise-level map, got {x.shape[1]}. '
+                'Set noise_map: true in the dataset, or give the network the option sigma.'
+            )
+        return forward_padded(self._denoise, x, _STEP)
+
+    def _denoise(self, x: Tensor) -> Tensor:
+        image, level = x[:, : self.num_in_ch], x[:, self.num_in_ch :]
+        # one level for each 2x2 block: the mean of its four
+        sub_images = torch.cat([F.pixel_unshuffle(image, _STEP), F.avg_pool2d(level, _STEP)], dim=1)
+        return F.pixel_shuffle(self.body(sub_images), _STEP)

@@ -1,0 +1,96 @@
+"""D2SM (Mei, Patel, Huang, ECCV 2022): any restoration network, trained with D2SMLoss beside BasicSR's losses."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from basicsr.losses import build_loss
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import Tensor, distributed, nn
+
+from basicsr_sassid.io.atomic import save_torch
+from basicsr_sassid.losses.d2sm_loss import D2SMLoss
+from basicsr_sassid.training.runtime import wrap_distributed
+from basicsr_sassid.utils.errors import UserError
+
+_KEPT = 2  # newest queue files of a process
+
+
+@MODEL_REGISTRY.register()
+class D2SMModel(SRModel):
+    """BasicSR's SRModel with ``train.d2sm_opt`` beside ``pixel_opt`` and ``perceptual_opt``, and any ``network_g``.
+
+    The batches are pairs, ``lq`` and ``gt``. The queues of each process lie beside the training state
+    (``<iter>_queues_<rank>.pth``, the newest two), so that a resumed training ends as one that was never stopped; no
+    network file holds them.
+    """
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """SRModel's, also for several processes on CPUs."""
+        # the first process alone validates: it must not wait for the others to take its buffers
+        return wrap_distributed(net.to(self.device), self.opt, self.device, broadcast_buffers=False)
+
+    def init_training_settings(self) -> None:
+        """SRModel's, and the loss."""
+        block = self.opt['train'].get('d2sm_opt')
+        if not block:
+            raise UserError('train.d2sm_opt: D2SMModel needs this block; without it, use model_type: SRModel')
+        try:
+            loss = build_loss({'type': 'D2SMLoss', **block})
+        except UserError as error:
+            raise UserError(f'train.d2sm_opt: {error}') from error
+        self.cri_d2sm: D2SMLoss = loss.to(self.device)
+        super().init_training_settings()
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """One step on the sum of all losses."""
+        self.optimizer_g.zero_grad()
+        self.output = self.net_g(self.lq)
+        losses = self.losses()
+        sum(losses.values(), torch.zeros((), device=self.device)).backward()
+        self.optimizer_g.step()
+        self.log_dict = self.reduce_loss_dict(losses)
+        if self.ema_decay > 0:
+            self.model_ema(decay=self.ema_decay)
+
+    def losses(self) -> OrderedDict[str, Tensor]:
+        """The weighted losses of the current batch under BasicSR's names, and ``l_d2sm``."""
+        losses: OrderedDict[str, Tensor | None] = OrderedDict()
+        if self.cri_pix:
+            losses['l_pix'] = self.cri_pix(self.output, self.gt)
+        if self.cri_perceptual:
+            losses['l_percep'], losses['l_style'] = self.cri_perceptual(self.output, self.gt)
+        losses['l_d2sm'], _ = self.cri_d2sm(self.output, self.gt)
+        return OrderedDict((name, value) for name, value in losses.items() if value is not None)
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        """SRModel's, and the queues of this process."""
+        if current_iter != -1:
+            save_torch(self.cri_d2sm.queues(), self._queue_file(current_iter))
+            if self.opt['dist']:
+                distributed.barrier()  # the training state is complete when all queues are there
+        super().save(epoch, current_iter)
+        for path in sorted(self._queue_file(0).parent.glob(self._queue_file('*').name), key=_iteration)[:-_KEPT]:
+            path.unlink()
+
+    def resume_training(self, resume_state: Mapping[str, Any]) -> None:
+        """SRModel's, and the queues of this process."""
+        super().resume_training(resume_state)
+        path = Path(self.opt['path']['resume_state']).with_name(self._queue_file(resume_state['iter']).name)
+        if not path.is_file():
+            get_root_logger().warning(f'{path} is missing: the queues of D2SM start empty.')
+            return
+        self.cri_d2sm.load_queues(torch.load(path, map_location='cpu', weights_only=True))
+
+    def _queue_file(self, iteration: int | str) -> Path:
+        return Path(self.opt['path']['training_states']) / f'{iteration}_queues_{self.opt["rank"]}.pth'
+
+
+def _iteration(path: Path) -> int:
+    return int(path.name.partition('_')[0])
