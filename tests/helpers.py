@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from basicsr.data import build_dataset
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -151,6 +152,23 @@ def subsampled_options(photographs: Path, model: str, **train_keys) -> dict:
     }
     opt['train'].update(train_keys)
     return opt
+
+
+CAMERA = {'type': 'camera', 'photons': 80, 'read_noise': 2, 'jpeg_quality': None}  # a block `noise`
+
+
+def synthetic_dataset(root: Path, **options):
+    """A SyntheticNoiseDataset in phase train, unless ``options`` tell otherwise."""
+    return build_dataset(
+        {
+            'name': 'synthetic',
+            'type': 'SyntheticNoiseDataset',
+            'dataroot_gt': str(root),
+            'phase': 'train',
+            'patch_size': 32,
+            **options,
+        }
+    )
 
 
 def synthetic_options(clean: Path) -> dict:

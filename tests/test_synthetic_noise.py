@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-import re
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from basicsr.data import build_dataset
-from torch import nn
 from torch.utils.data import DataLoader
 
 from basicsr_sassid.data.prepare.folder import prepare_folder
 from basicsr_sassid.data.sampler import RunSampler, SeededDataset
 from basicsr_sassid.data.synthetic_schema import NoiseOptions
 from basicsr_sassid.noise.synthetic import simulate_camera
-from basicsr_sassid.training.datasets import complete_dataset, resolve_dataset
-from basicsr_sassid.training.loop import test as run_test
-from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.training.protocols import WholeImageDataset
 from basicsr_sassid.training.validation import output_names
-from basicsr_sassid.utils.errors import UserError
 
-from helpers import error_of, synthetic_options, trained, with_value
-
-CAMERA = {'type': 'camera', 'photons': 80, 'read_noise': 2, 'jpeg_quality': None}
-
-
-def synthetic(root, **options):
-    return build_dataset(
-        {
-            'name': 'synthetic',
-            'type': 'SyntheticNoiseDataset',
-            'dataroot_gt': str(root),
-            'phase': 'train',
-            'patch_size': 32,
-            **options,
-        }
-    )
+from helpers import CAMERA, synthetic_dataset
 
 
 def fixed(root, **options):
     """A test set at sigma 25."""
-    return synthetic(root, **{'phase': 'val', 'noise': {'sigma': 25}, **options})
+    return synthetic_dataset(root, **{'phase': 'val', 'noise': {'sigma': 25}, **options})
 
 
 def noise_of(sample) -> torch.Tensor:
@@ -86,14 +64,14 @@ def test_awgn_is_not_clipped(greys):
 
 
 def test_awgn_range_is_covered_uniformly(greys):
-    dataset = synthetic(greys, noise={'sigma': [10, 50]}, noise_map=True, patch_size=4)
+    dataset = synthetic_dataset(greys, noise={'sigma': [10, 50]}, noise_map=True, patch_size=4)
     sigmas = np.array([float(dataset[0]['lq'][3, 0, 0]) * 255 for _ in range(400)])
     assert sigmas.min() >= 10 and sigmas.max() <= 50
     assert np.histogram(sigmas, 4, (10, 50))[0].min() > 70  # 100 each, standard deviation 9
 
 
 def test_awgn_default_range_is_that_of_the_paper(greys):
-    dataset = synthetic(greys, noise_map=True, patch_size=4)
+    dataset = synthetic_dataset(greys, noise_map=True, patch_size=4)
     sigmas = [float(dataset[0]['lq'][3, 0, 0]) * 255 for _ in range(200)]
     assert 0 <= min(sigmas) < 5 and 70 < max(sigmas) <= 75
 
@@ -107,7 +85,7 @@ def test_awgn_of_sigma_0_is_the_clean_image(photographs):
 
 
 def test_sample_has_a_noisy_and_a_clean_crop_and_both_paths(photographs):
-    sample = synthetic(photographs)[2]
+    sample = synthetic_dataset(photographs)[2]
     assert sample.keys() == {'lq', 'gt', 'lq_path', 'gt_path'}
     assert sample['lq_path'] == sample['gt_path'] == str(photographs / '2.png')
     assert sample['lq'].shape == sample['gt'].shape == (3, 32, 32)
@@ -130,7 +108,7 @@ def test_sample_without_noise_has_the_crops_of_the_noisy_image_dataset(photograp
             'patch_size': 32,
         }
     )
-    clean = synthetic(photographs, noise={'sigma': 0})
+    clean = synthetic_dataset(photographs, noise={'sigma': 0})
     for index in range(6):
         torch.manual_seed(index)
         expected = noisy[index]['lq']
@@ -149,7 +127,7 @@ def test_sample_of_a_grey_16_bit_image_is_rgb_in_unit_range(tmp_path, noise):
 
 
 def test_noise_map_is_sigma_of_the_sample_in_unit_range(greys):
-    for sample in (fixed(greys, noise_map=True)[0], synthetic(greys, noise_map=True, patch_size=200)[0]):
+    for sample in (fixed(greys, noise_map=True)[0], synthetic_dataset(greys, noise_map=True, patch_size=200)[0]):
         sigma = float(sample['lq'][3, 0, 0])
         assert sample['lq'].shape == (4, *sample['gt'].shape[1:])
         assert sample['lq'][3].unique().tolist() == [sigma]
@@ -210,7 +188,7 @@ def test_validation_noise_of_equal_names_in_two_folders_differs(greys):
 
 @pytest.mark.parametrize('noise', [{}, {**CAMERA, 'photons': [50, 500]}], ids=['awgn', 'camera'])
 def test_training_samples_do_not_depend_on_the_number_of_workers(photographs, noise):
-    dataset = SeededDataset(synthetic(photographs, noise=noise), seed=5)
+    dataset = SeededDataset(synthetic_dataset(photographs, noise=noise), seed=5)
     batches = [
         list(DataLoader(dataset, batch_sampler=RunSampler(6, 2, 0, 4, seed=5), num_workers=workers))
         for workers in (0, 2)
@@ -220,7 +198,7 @@ def test_training_samples_do_not_depend_on_the_number_of_workers(photographs, no
 
 
 def test_training_noise_of_one_image_differs_from_draw_to_draw(photographs):
-    dataset = synthetic(photographs, use_hflip=False, use_rot=False, patch_size=64, noise={'sigma': 25})
+    dataset = synthetic_dataset(photographs, use_hflip=False, use_rot=False, patch_size=64, noise={'sigma': 25})
     assert not torch.equal(noise_of(dataset[0]), noise_of(dataset[0]))
 
 
@@ -256,7 +234,7 @@ def test_camera_range_of_photons_is_log_uniform(greys, monkeypatch):
         return clean, clean
 
     monkeypatch.setattr('basicsr_sassid.data.synthetic_noise_dataset.simulate_camera', simulate)
-    dataset = synthetic(greys, noise={'type': 'camera', 'photons': [10, 1000]}, patch_size=4)
+    dataset = synthetic_dataset(greys, noise={'type': 'camera', 'photons': [10, 1000]}, patch_size=4)
     for _ in range(400):
         dataset[0]
     assert min(drawn) >= 10 and max(drawn) <= 1000
@@ -281,12 +259,12 @@ def test_lmdb_has_the_clean_images_of_the_folder(photographs, tmp_path):
 
 
 def test_hold_out_splits_the_images(photographs):
-    assert len(synthetic(photographs, hold_out=3)) == 4 and len(fixed(photographs, hold_out=3)) == 2
+    assert len(synthetic_dataset(photographs, hold_out=3)) == 4 and len(fixed(photographs, hold_out=3)) == 2
 
 
 def test_dataset_is_no_whole_image_dataset(photographs):
     """A teacher's predictions are cached for such a dataset; here the noise of an image changes."""
-    assert not isinstance(synthetic(photographs), WholeImageDataset)
+    assert not isinstance(synthetic_dataset(photographs), WholeImageDataset)
 
 
 def test_output_names_are_those_of_the_clean_images(photographs, tmp_path):
@@ -294,174 +272,3 @@ def test_output_names_are_those_of_the_clean_images(photographs, tmp_path):
     prepare_folder([photographs], tmp_path / 'x.lmdb', size=1000, quiet=True)
     dataset = fixed(tmp_path / 'x.lmdb')
     assert output_names(dataset) == dataset.paths
-
-
-# ---- errors ----
-
-RANGE = r'or \[low, high\] of such numbers with low <= high'
-
-
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'patch_size': 65}, r'^datasets.train.patch_size: 65 is larger than .*0.png \(64x80 pixels'),
-        ({'patch_size': None}, '^datasets.train.patch_size: expected a number of pixels >= 1, got None'),
-        ({'dataroot_gt': None}, "^datasets.train: key 'dataroot_gt' is missing"),
-        ({'dataroot_lq': 'x'}, "^datasets.train: unknown key 'dataroot_lq'. Did you mean 'dataroot_gt'"),
-        ({'sigma': 25}, "^datasets.train: unknown key 'sigma'"),
-        ({'seed': -1}, '^datasets.train.seed: expected a number >= 0, got -1'),
-        ({'seed': 1.5}, '^datasets.train.seed: expected a whole number, got 1.5'),
-        ({'noise_map': 1}, '^datasets.train.noise_map: expected true or false, got 1'),
-        (
-            {'noise_map': True, 'noise': CAMERA},
-            '^datasets.train.noise_map: expected false with noise.type: camera, .* got true$',
-        ),
-        ({'noise': 25}, '^datasets.train.noise: expected a block of keys, got 25'),
-        ({'noise': {'type': 'poisson'}}, "^datasets.train.noise.type: expected one of awgn, camera, got 'poisson'"),
-        ({'noise': {'sigmas': 25}}, "^datasets.train.noise: unknown key 'sigmas'. Did you mean 'sigma'"),
-        ({'noise': {'sigma': 256}}, f'^datasets.train.noise.sigma: expected a number from 0 to 255, {RANGE}, got 256'),
-        ({'noise': {'sigma': -1}}, '^datasets.train.noise.sigma: expected a number .* got -1'),
-        ({'noise': {'sigma': True}}, '^datasets.train.noise.sigma: expected a number .* got True'),
-        ({'noise': {'sigma': None}}, '^datasets.train.noise.sigma: expected a number .* got None'),
-        ({'noise': {'sigma': float('nan')}}, '^datasets.train.noise.sigma: expected a number .* got nan'),
-        ({'noise': {'sigma': [50, 10]}}, rf'^datasets.train.noise.sigma: .* {RANGE}, got \[50, 10\]'),
-        ({'noise': {'sigma': [10]}}, r'^datasets.train.noise.sigma: expected a number .* got \[10\]'),
-        ({'noise': {'sigma': [0, 'x']}}, r"^datasets.train.noise.sigma: expected a number .* got \[0, 'x'\]"),
-        (
-            {'noise': {'type': 'camera', 'photons': [0, 9]}},
-            '^datasets.train.noise.photons: expected a number from 1 to 1000000',
-        ),
-        (
-            {'noise': {'type': 'camera', 'read_noise': -1}},
-            '^datasets.train.noise.read_noise: expected a number >= 0, got -1',
-        ),
-        (
-            {'noise': {'type': 'camera', 'jpeg_quality': 101}},
-            '^datasets.train.noise.jpeg_quality: expected a number <= 100, got 101',
-        ),
-        (
-            {'noise': {'type': 'camera', 'sigma': 25}},
-            '^datasets.train.noise: sigma is a key of type: awgn, got type: camera. Leave sigma out',
-        ),
-        (
-            {'noise': {'photons': 150}},
-            '^datasets.train.noise: photons is a key of type: camera, got type: awgn. Leave photons out',
-        ),
-        (
-            {'noise': {'jpeg_quality': None}},
-            '^datasets.train.noise: jpeg_quality is a key of type: camera, got type: awgn',
-        ),
-        (
-            {'phase': 'val', 'noise': {'sigma': [10, 50]}},
-            r'^datasets.val.noise.sigma: expected one number in phase val, .* got \[10, 50\]$',
-        ),
-        (
-            {'phase': 'test'},
-            r'^datasets.test.noise.sigma: expected one number in phase test, .* got \[0, 75\], the default$',
-        ),
-        (
-            {'phase': 'val', 'noise': {'type': 'camera', 'photons': [10, 50]}},
-            r'^datasets.val.noise.photons: expected one number in phase val, .* got \[10, 50\]$',
-        ),
-        (
-            {'noise': CAMERA, 'patch_size': 1},
-            '^datasets.train.noise.type: camera needs 2x2 pixels or more, got 1x1 .* Choose a larger patch_size',
-        ),
-    ],
-    ids=lambda value: str(value) if isinstance(value, dict) else '',
-)
-def test_bad_option_raises_user_error(photographs, options, message):
-    with pytest.raises(UserError, match=message) as error:
-        synthetic(photographs, **options)
-    assert '\n' not in str(error.value)
-
-
-def test_empty_folder_raises_user_error_that_names_the_key(tmp_path):
-    with pytest.raises(UserError, match=f'^dataroot_gt: no image in {tmp_path}'):
-        synthetic(tmp_path)
-
-
-# ---- the training loop ----
-
-
-def test_complete_dataset_of_clean_images_alone_is_accepted(photographs):
-    block = {'name': 'x', 'type': 'RealESRGANDataset', 'dataroot_gt': str(photographs)}
-    assert resolve_dataset('train', block, 1, True)['io_backend'] == {'type': 'disk'}
-
-
-@pytest.mark.parametrize(
-    ('block', 'message'),
-    [
-        (
-            {'type': 'FFHQDataset'},
-            r'^datasets.train: expected dataroot_lq \(noisy images\) or dataroot_gt \(clean images\), found neither\.$',
-        ),
-        ({'type': 'SyntheticNoiseDataset'}, "^datasets.train: key 'dataroot_gt' is missing"),
-        ({'type': 'NoisyImageDataset', 'dataroot_gt': '.'}, "^datasets.train: key 'dataroot_lq' is missing"),
-        ({'type': 'PairedImageDataset', 'dataroot_gt': '.'}, "^datasets.train: key 'dataroot_lq' is missing"),
-    ],
-    ids=lambda value: value['type'] if isinstance(value, dict) else '',
-)
-def test_complete_dataset_without_images_raises_user_error(block, message):
-    with pytest.raises(UserError, match=message):
-        complete_dataset({'name': 'x', **block}, 'datasets.train', ['name', 'type'])
-
-
-@pytest.mark.parametrize(
-    ('key', 'value', 'message'),
-    [
-        ('datasets.train.noise.sigma', 'x', '^datasets.train.noise.sigma: expected a number from 0 to 255'),
-        ('datasets.val.noise.sigma', [0, 75], '^datasets.val.noise.sigma: expected one number in phase val'),
-        ('datasets.train.nois', {}, "^datasets.train: unknown key 'nois'. Did you mean 'noise'"),
-    ],
-)
-def test_train_bad_noise_is_refused_before_anything_is_written(noisy_folder, tmp_path, key, value, message):
-    assert re.search(message, error_of(with_value(synthetic_options(noisy_folder), key, value), tmp_path) or '')
-
-
-def test_stock_model_trained_on_synthetic_noise_denoises_a_test_set(photographs, tmp_path, monkeypatch):
-    """Stock SRModel and EDSR, validation at any image size, then a test run of the network."""
-    cv2.imwrite(str(photographs / 'odd.png'), np.full((37, 51, 3), 90, np.uint8))
-    opt = synthetic_options(photographs)
-    opt['datasets']['train']['patch_size'] = 24
-    opt['train']['total_iter'] = opt['val']['val_freq'] = 40
-    metrics = {}
-
-    def collect(model, iteration, *_):
-        metrics[iteration] = copy.copy(model.metric_results)
-
-    monkeypatch.setattr('basicsr.models.sr_model.SRModel._log_validation_metric_values', collect)
-    trained(copy.deepcopy(opt), tmp_path)
-    weights = tmp_path / 'experiments/stock/models/net_g_latest.pth'
-    for name, path in (('untrained', {}), ('tested', {'pretrain_network_g': str(weights)})):
-        test = {key: opt[key] for key in ('model_type', 'num_gpu', 'network_g', 'manual_seed')}
-        test.update(name=name, path=path, datasets={'test': opt['datasets']['val']})
-        test['val'] = {'save_img': True, 'metrics': opt['val']['metrics']}
-        run_test(resolve_options(test, tmp_path, False))
-    assert len(list((tmp_path / 'results/tested/visualization/val').glob('*_tested.png'))) == 7
-    # the same noise on the same images
-    assert metrics['tested']['psnr'] == pytest.approx(metrics[40]['psnr'], abs=1e-6)
-    assert metrics['tested']['psnr'] > metrics['untrained']['psnr'] + 1
-
-
-class MapNetwork(nn.Module):
-    """Three channels of four: an image and its noise-level map."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(4, 3, 3, padding=1)
-
-    def forward(self, x):
-        return self.conv(x)
-
-
-def test_stock_model_with_a_noise_map_trains(photographs, tmp_path, monkeypatch):
-    from basicsr.utils.registry import ARCH_REGISTRY
-
-    monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'MapNetwork', MapNetwork)
-    opt = synthetic_options(photographs)
-    opt['network_g'] = {'type': 'MapNetwork'}
-    for block in opt['datasets'].values():
-        block['noise_map'] = True
-    model = trained(opt, tmp_path)
-    assert model.metric_results['psnr'] > 0
