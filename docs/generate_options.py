@@ -10,7 +10,8 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from basicsr_sassid.data.schema import NoisyImageOptions
+from basicsr_sassid.data.schema import NoisyImageOptions, PhotoOptions
+from basicsr_sassid.data.synthetic_schema import NoiseOptions, SyntheticNoiseOptions
 from basicsr_sassid.evaluation import schema as evaluation
 from basicsr_sassid.inference.subsampled import InferenceConfig
 from basicsr_sassid.training import schema
@@ -67,7 +68,10 @@ BLOCKS: list[tuple[str, type[OptionBlock]]] = [
     ('train.stages.<stage>', schema.StageOptions),
     ('train.texture', schema.TextureOptions),
     ('inference', InferenceConfig),
+    ('datasets.<name> of types NoisyImageDataset and SyntheticNoiseDataset', PhotoOptions),
     ('datasets.<name> of type NoisyImageDataset', NoisyImageOptions),
+    ('datasets.<name> of type SyntheticNoiseDataset', SyntheticNoiseOptions),
+    ('datasets.<name>.noise', NoiseOptions),
     ('val', schema.ValOptions),
     ('logger', schema.LoggerOptions),
     ('logger.wandb', schema.WandbOptions),

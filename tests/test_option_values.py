@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from basicsr_sassid.data.schema import NoisyImageOptions
+from basicsr_sassid.data.synthetic_schema import NoiseOptions, SyntheticNoiseOptions
 from basicsr_sassid.models.three_stage_model import ThreeStageModel
 from basicsr_sassid.training import schema
 from basicsr_sassid.training.loop import test as run_test
@@ -29,6 +30,7 @@ from helpers import (
     error_of,
     latest_params,
     subsampled_options,
+    synthetic_options,
     tiny_options,
     trained,
     tree,
@@ -69,6 +71,13 @@ TAKES: dict[str, tuple[Any, ...]] = {
     'datasets.train.num_worker_per_gpu': (ZERO,),
     'datasets.train.phase': ANYTHING,  # the training sets it
     'datasets.train.scale': ANYTHING,
+    'datasets.train.noise': (None,),
+    'datasets.train.noise_map': (True, None),  # of an image of four channels the network is refused
+    'datasets.train.seed': (ZERO, None),
+    'datasets.train.noise.sigma': (ZERO, 1.5),
+    'datasets.train.noise.photons': (1.5,),
+    'datasets.train.noise.read_noise': (ZERO, 1.5),
+    'datasets.train.noise.jpeg_quality': (None,),
 }
 
 
@@ -87,6 +96,7 @@ KEYS = [
     *keys_of(schema.LoggerOptions, 'logger'),
     *keys_of(NoisyImageOptions, 'datasets.train'),
 ]
+SYNTHETIC_KEYS = [*keys_of(SyntheticNoiseOptions, 'datasets.train'), *keys_of(NoiseOptions, 'datasets.train.noise')]
 
 
 @pytest.fixture
@@ -103,7 +113,18 @@ def is_taken(key: str, value: object) -> bool:
 
 @pytest.mark.parametrize('key', KEYS)
 def test_option_value_outside_of_its_range_is_one_sentence(noisy_folder, run, key):
-    opt = with_validation(tiny_options(noisy_folder), noisy_folder)
+    refuses_what_it_does_not_take(with_validation(tiny_options(noisy_folder), noisy_folder), key, run)
+
+
+@pytest.mark.parametrize('key', SYNTHETIC_KEYS)
+def test_synthetic_noise_option_value_outside_of_its_range_is_one_sentence(noisy_folder, run, key):
+    opt = synthetic_options(noisy_folder)
+    if '.noise.' in key and not key.endswith('sigma'):
+        opt['datasets']['train']['noise'] = {'type': 'camera'}
+    refuses_what_it_does_not_take(opt, key, run)
+
+
+def refuses_what_it_does_not_take(opt: dict[str, Any], key: str, run: Path) -> None:
     for value in ANYTHING:
         if is_taken(key, value):
             continue
@@ -257,4 +278,4 @@ def test_resume_with_other_options_writes_nothing(photographs, tmp_path):
 
 def test_every_key_of_the_training_schema_is_tried():
     assert set(ThreeStageModel.train_schema.model_fields) <= {key.removeprefix('train.') for key in KEYS}
-    assert TAKES.keys() <= set(KEYS)
+    assert TAKES.keys() <= {*KEYS, *SYNTHETIC_KEYS}

@@ -13,8 +13,12 @@ _LINE = re.compile(r'(?P<file>.+) \((?P<h>\d{1,9}),(?P<w>\d{1,9}),(?P<c>\d)\) (?
 _AGAIN = 'Write the LMDB again with: sassid prepare folder'
 
 
-def read_lmdb_meta(root: Path) -> tuple[list[str], list[tuple[int, int]]]:
+def read_lmdb_meta(root: Path, root_key: str = 'dataroot_lq') -> tuple[list[str], list[tuple[int, int]]]:
     """(keys, (height, width) of each image) of an LMDB.
+
+    Args:
+        root: folder of the LMDB.
+        root_key: option that names it, for the error of an LMDB without an image.
 
     Raises:
         UserError: it is no LMDB in BasicSR's format, a line is malformed, a key would lead out of a folder when results
@@ -49,7 +53,7 @@ def read_lmdb_meta(root: Path) -> tuple[list[str], list[tuple[int, int]]]:
         keys.append(match['file'].split('.')[0])  # BasicSR's rule: the key ends at the first dot
         sizes.append((int(match['h']), int(match['w'])))
     if not keys:
-        raise UserError(f'dataroot_lq: {meta} names no image')
+        raise UserError(f'{root_key}: {meta} names no image')
     missing = first_missing_key(root, keys)
     if missing is not None:
         raise UserError(f'{root}: meta_info.txt names {missing!r}, data.mdb does not hold it. {_AGAIN}')

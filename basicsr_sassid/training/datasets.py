@@ -12,11 +12,14 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import DataLoader
 
 from basicsr_sassid.data.lmdb_meta import read_lmdb_meta
-from basicsr_sassid.data.schema import MAX_BATCH_SIZE, MAX_WORKERS, NoisyImageOptions
-from basicsr_sassid.training.validation import output_names
+from basicsr_sassid.data.photo_dataset import PhotoDataset
+from basicsr_sassid.data.schema import MAX_BATCH_SIZE, MAX_WORKERS, PhotoOptions
+from basicsr_sassid.training.validation import entry_path, image_root, output_names
 from basicsr_sassid.utils.errors import UserError, require_path
 from basicsr_sassid.utils.names import is_file_name, stays_inside
 from basicsr_sassid.utils.option_checks import check_choice, check_keys, check_number, check_type
+
+_READ_NOISY_IMAGES = ('NoisyImageDataset', 'PairedImageDataset', 'SingleImageDataset', 'RealESRGANPairedDataset')
 
 
 def resolve_dataset(name: str, block: object, scale: int, is_train: bool) -> dict[str, Any]:
@@ -25,7 +28,7 @@ def resolve_dataset(name: str, block: object, scale: int, is_train: bool) -> dic
     phase = name.split('_')[0]
     if phase not in (('train', 'val') if is_train else ('test', 'val')) or (phase == 'train' and name != 'train'):
         raise UserError(f'{where}: expected {"train, val, val_2 ..." if is_train else "test, test_2 ..."}')
-    dataset = complete_dataset(block, where, required=['name', 'type', 'dataroot_lq'])
+    dataset = complete_dataset(block, where, required=['name', 'type'])
     if phase == 'train':
         for key, least, most in (('batch_size_per_gpu', 1, MAX_BATCH_SIZE), ('num_worker_per_gpu', 0, MAX_WORKERS)):
             check_number(dataset.setdefault(key, least), least, f'{where}.{key}', most)
@@ -33,31 +36,44 @@ def resolve_dataset(name: str, block: object, scale: int, is_train: bool) -> dic
 
 
 def complete_dataset(block: object, where: str, required: Sequence[str]) -> dict[str, Any]:
-    """A dataset's block with existing paths, and the ``io_backend`` that BasicSR's datasets need. Raises UserError."""
+    """A dataset's block with existing paths, and the ``io_backend`` that BasicSR's datasets need. Raises UserError.
+
+    It needs ``dataroot_lq`` or ``dataroot_gt``: datasets that make their noisy images have clean ones alone.
+    """
     check_keys(block, block if isinstance(block, Mapping) else (), where, required=required)
     assert isinstance(block, Mapping)
+    if block['type'] in _READ_NOISY_IMAGES:
+        check_keys(block, block, where, required=['dataroot_lq'])
     dataset = copy.deepcopy(dict(block))
     if 'name' in required and not (isinstance(dataset['name'], str) and is_file_name(dataset['name'])):
         raise UserError(f'{where}.name: expected a text that can name a folder (no / or ..), got {dataset["name"]!r}')
     check_type(DATASET_REGISTRY, dataset['type'], f'{where}.type')
-    is_noisy = dataset['type'] == 'NoisyImageDataset'
+    option_schema = _option_schema(dataset['type'])
+    if option_schema is None and image_root(dataset) is None:
+        raise UserError(f'{where}: expected dataroot_lq (noisy images) or dataroot_gt (clean images), found neither.')
     for key in ('dataroot_gt', 'dataroot_lq'):
-        if key in dataset and not (is_noisy and dataset[key] is None):
+        if key in dataset and not (option_schema and dataset[key] is None):
             if not isinstance(dataset[key], str) or not dataset[key].strip():
                 raise UserError(f'{where}.{key}: expected a text, got {dataset[key]!r}')
             root = require_path(dataset[key], f'{where}.{key}')
             if root.suffix == '.lmdb':
-                read_lmdb_meta(root)
+                read_lmdb_meta(root, key)
             dataset[key] = str(root)
-    if is_noisy:
-        NoisyImageOptions.from_options({key: value for key, value in dataset.items() if key != 'dataroot_gt'}, where)
+    if option_schema:
+        option_schema.from_options(dataset, where)
     else:
         backend = dataset.setdefault(
-            'io_backend', {'type': 'lmdb' if str(dataset['dataroot_lq']).endswith('.lmdb') else 'disk'}
+            'io_backend', {'type': 'lmdb' if str(image_root(dataset)).endswith('.lmdb') else 'disk'}
         )
         check_keys(backend, backend if isinstance(backend, Mapping) else (), f'{where}.io_backend', required=['type'])
         check_choice(backend['type'], ('disk', 'lmdb', 'memcached'), f'{where}.io_backend.type')
     return dataset
+
+
+def _option_schema(name: str) -> type[PhotoOptions] | None:
+    """The class of a dataset's option block, of the datasets of this package."""
+    dataset = DATASET_REGISTRY.get(name)
+    return dataset.option_schema if isinstance(dataset, type) and issubclass(dataset, PhotoDataset) else None
 
 
 def open_dataset(block: Mapping[str, Any], where: str) -> Any:
@@ -77,13 +93,13 @@ def open_dataset(block: Mapping[str, Any], where: str) -> Any:
         raise UserError(f'{where}: {block["type"]} cannot be built: {_first_line(error)}') from error
     paths = getattr(dataset, 'paths', None)
     if isinstance(paths, list):
-        paths.sort(key=lambda entry: entry.get('lq_path', '') if isinstance(entry, dict) else entry)
+        paths.sort(key=entry_path)
     if len(dataset) == 0:
-        raise UserError(f'{where}: no image in {block["dataroot_lq"]}')
+        raise UserError(f'{where}: no image in {image_root(block)}')
     if block.get('phase') != 'train':
         for name in output_names(dataset):
             if not stays_inside(name):
-                raise UserError(f'{where}: the image {name!r} lies outside of {block["dataroot_lq"]}. Leave it out.')
+                raise UserError(f'{where}: the image {name!r} lies outside of {image_root(block)}. Leave it out.')
     return dataset
 
 

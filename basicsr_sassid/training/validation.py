@@ -216,13 +216,23 @@ def output_path(folder: Path, dataset: tuple[str, str], current_iter: int | str,
     return folder / dataset_name / f'{name}_{suffix}.png'
 
 
+def image_root(block: Mapping[str, Any]) -> str | None:
+    """Path of a dataset's noisy images; of its clean images where there are only these; None: the block has neither."""
+    return next((block[key] for key in ('dataroot_lq', 'dataroot_gt') if block.get(key) is not None), None)
+
+
+def entry_path(entry: Any) -> str:
+    """File or key of one entry of ``paths`` of BasicSR's datasets: the noisy image, or the only one."""
+    return (entry.get('lq_path') or entry.get('gt_path', '')) if isinstance(entry, dict) else entry
+
+
 def output_names(dataset: Any) -> list[str]:
     """One name for each image of a dataset, without extension: unique, with the sub-folders where there are some."""
     entries = getattr(dataset, 'paths', None)
     if entries is None:
         return [str(index) for index in range(len(dataset))]
-    paths = [Path(entry['lq_path'] if isinstance(entry, dict) else entry) for entry in entries]
-    root = Path(dataset.opt['dataroot_lq']).expanduser()
+    paths = [Path(entry_path(entry)) for entry in entries]
+    root = Path(str(image_root(dataset.opt))).expanduser()
     paths = [path.relative_to(root) if path.is_relative_to(root) else path for path in paths]
     is_lmdb = root.suffix == '.lmdb'  # its keys have no extension
     stems = [str(path if is_lmdb else path.with_suffix('')) for path in paths]
