@@ -22,6 +22,8 @@ _DATASETS = {
     'dnd': 'DND',
     'polyu': 'PolyU Real-World Noisy Images',
     'cc': 'CC (Nam et al.)',
+    'cityscapes': 'Cityscapes: clean images, for synthetic noise',
+    'skimage': 'photographs that the package scikit-image carries',
 }
 
 
@@ -220,14 +222,13 @@ def add_prepare(commands: Commands) -> None:
     _add_workers(folder)
     folder.set_defaults(run='run_prepare_folder', interrupted=SAME_COMMAND)
     for name, text in _DATASETS.items():
-        source = sources.add_parser(
-            name, help=text, description=f'{text} -> LMDBs, from the files as they are downloaded (docs/datasets.md).'
-        )
-        source.add_argument('downloaded', nargs='+', help='folders (searched below) or files')
+        source = sources.add_parser(name, help=text, description=f'{text} -> LMDBs (docs/datasets.md).')
+        if name != 'skimage':  # which needs no download
+            source.add_argument('downloaded', nargs='+', help='folders (searched below) or files, as downloaded')
+            source.add_argument('--incomplete', action='store_true', help='take fewer images than were published')
         source.add_argument('-o', '--output', default='datasets', help='folder for the LMDBs (default: datasets)')
-        if name != 'cc':
+        if name in ('sidd', 'dnd', 'polyu'):
             _add_size(source)
-        source.add_argument('--incomplete', action='store_true', help='take fewer images than were published')
         _add_workers(source)
         source.set_defaults(run='run_prepare_dataset', interrupted=SAME_COMMAND)
 

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from basicsr_sassid.data.prepare.cc import prepare_cc
+from basicsr_sassid.data.prepare.cityscapes import prepare_cityscapes
 from basicsr_sassid.data.prepare.dnd import prepare_dnd
 from basicsr_sassid.data.prepare.folder import prepare_folder
 from basicsr_sassid.data.prepare.polyu import prepare_polyu
 from basicsr_sassid.data.prepare.sidd import prepare_sidd
+from basicsr_sassid.data.prepare.skimage_photos import prepare_skimage
 from basicsr_sassid.data.prepare.writer import Prepared
 from basicsr_sassid.demo import run_demo as compare_on_photographs
 from basicsr_sassid.evaluation.runner import run_benchmark as evaluate
@@ -36,6 +38,8 @@ _PREPARE: dict[str, Callable[..., dict[str, Any]]] = {
     'dnd': prepare_dnd,
     'polyu': prepare_polyu,
     'cc': prepare_cc,
+    'cityscapes': prepare_cityscapes,
+    'skimage': prepare_skimage,
 }
 
 
@@ -154,11 +158,9 @@ def _count(written: Prepared) -> str:
 
 
 def run_prepare_dataset(args: argparse.Namespace) -> None:
-    """Write the LMDBs of a published dataset."""
-    sizes = {'size': args.size} if 'size' in args else {}
-    done = _PREPARE[args.source](
-        args.downloaded, args.output, incomplete=args.incomplete, workers=args.workers, **sizes
-    )
+    """Write the LMDBs of a published dataset, or of scikit-image's photographs."""
+    settings = {name: getattr(args, name) for name in ('downloaded', 'incomplete', 'size') if name in args}
+    done = _PREPARE[args.source](output=args.output, workers=args.workers, **settings)
     for name, written in done.items():
         print(f'{printable(args.output)}/{name}: ' + ('was there already' if written is None else _count(written)))
 

@@ -15,6 +15,14 @@ SCENES = (
     ('0002_001_S6_00100_00020_3200_N', 10),
 )
 
+CITYSCAPES = (
+    'train/zurich/zurich_000000_000019',
+    'train/aachen/aachen_000001_000019',
+    'train/aachen/aachen_000000_000019',
+    'val/munster/munster_000000_000019',
+    'test/bonn/bonn_000000_000019',
+)
+
 
 def picture(*shape: int) -> np.ndarray:
     return np.random.randint(0, 256, (*shape, 3)).astype(np.uint8)  # seeded for each test: the same in any order
@@ -47,6 +55,24 @@ def write_dnd(folder: Path) -> list[np.ndarray]:
             references.append(file[f'#refs#/{number}'].ref)
         file.create_group('info').create_dataset('boundingboxes', data=np.array([references], h5py.ref_dtype))
     return photos
+
+
+def write_cityscapes(folder: Path, size: tuple[int, int]) -> Path:
+    """``leftImg8bit`` with three images of train, one of val and one of test, and files that are none of its images."""
+    for name in CITYSCAPES:
+        split, city, _ = name.split('/')
+        path = folder / 'leftImg8bit' / f'{name}_leftImg8bit.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(*size)).save(path)
+        labels = folder / 'gtFine' / split / city / f'{path.name.replace("leftImg8bit", "gtFine_color")}'
+        labels.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(*size)).save(labels)
+    path = folder / 'leftImg8bit' / f'{CITYSCAPES[0]}_leftImg8bit.png'
+    path.with_name(f'._{path.name}').write_bytes(b'of macOS')
+    sequence = folder / 'leftImg8bit_sequence' / 'train' / 'zurich' / path.name
+    sequence.parent.mkdir(parents=True)
+    Image.fromarray(picture(*size)).save(sequence)
+    return folder
 
 
 def move_box_outside(folder: Path) -> None:

@@ -21,10 +21,13 @@ from sassid import build_parser, main
 from helpers import ROOT, run_python, tiny_options, tree, write_yml
 
 COMMANDS = ['train', 'test', 'prepare', 'denoise', 'submit', 'clean', 'noise', 'benchmark', 'export', 'demo']
+PREPARE_SOURCES = ['folder', 'sidd', 'dnd', 'polyu', 'cc', 'cityscapes', 'skimage']
 INTERRUPTIBLE = [
     ['clean', '.', '-o', 'x'],
     ['prepare', 'folder', '.', '-o', 'x'],
     ['prepare', 'sidd', '.'],
+    ['prepare', 'cityscapes', '.'],
+    ['prepare', 'skimage'],
     ['benchmark', '-opt', 'x'],
     ['submit', 'dnd', '.', '-o', 'x', '--weights', 'w'],
 ]
@@ -251,6 +254,24 @@ def test_prepare_number_out_of_range_is_one_paragraph(source, flag, value, tmp_p
     line = error_of(capsys, 'prepare', source, '.', '-o', 'x.lmdb', flag, value)
     assert line.startswith(f'error: {flag}: expected a number from 1 to') and line.endswith(f'got {value}')
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('words', [['cityscapes', '.'], ['skimage']], ids=' '.join)
+def test_prepare_clean_images_workers_out_of_range_is_one_paragraph(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    line = error_of(capsys, 'prepare', *words, '--workers', '0')
+    assert line.startswith('error: --workers: expected a number from 1 to') and not list(tmp_path.iterdir())
+
+
+def test_prepare_help_lists_every_source(capsys):
+    with pytest.raises(SystemExit):
+        main(['prepare', '--help'])
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith('    ')]
+    assert [word for word in listed if word in PREPARE_SOURCES] == PREPARE_SOURCES
+
+
+def test_prepare_datasets_of_the_parser_have_functions():
+    assert list(sassid._DATASETS) == list(cli._PREPARE)
 
 
 @pytest.mark.slow
