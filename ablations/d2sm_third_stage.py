@@ -75,11 +75,11 @@ def figures(result: np.ndarray, clean: np.ndarray) -> dict[str, float]:
     variance = cv2.blur(grey * grey, (7, 7)) - cv2.blur(grey, (7, 7)) ** 2
     textured = variance > TEXTURED**2
     error = (result.astype(np.float32) - clean)[textured]
-    kept = (high(result) * high(clean))[textured].sum() / (high(clean)[textured] ** 2).sum()
+    kept = (high(result) * high(clean))[textured].sum() / (high(clean)[textured] ** 2).sum() if error.size else np.nan
     return {
         'psnr': evaluate_image(result, clean, 'psnr'),
-        'ssim': evaluate_image(result, clean, 'ssim'),
-        'psnr_textured': float(10 * np.log10(255**2 / np.mean(error**2))),
+        'ssim': evaluate_image(result, clean, 'ssim_gaussian'),
+        'psnr_textured': float(10 * np.log10(255**2 / np.mean(error**2))) if error.size else np.nan,
         'texture_kept': float(kept),
     }
 
@@ -131,7 +131,8 @@ class Study:
         Plan.from_dict(self.content['plans'][label]).apply(opt)
         denoise = Denoiser(self._train(opt) / 'net_g_latest.pth', 'cpu')
         values = [figures(denoise(noisy), clean) for noisy, clean in self.photographs.pairs]
-        rows[str(seed)] = {key: statistics.mean(row[key] for row in values) for key in values[0]}
+        # nan: an image without textured pixels
+        rows[str(seed)] = {key: float(np.nanmean([row[key] for row in values])) for key in values[0]}
         self._write()
         print(label, seed, rows[str(seed)], flush=True)
 

@@ -27,6 +27,7 @@ SMALL = {
     'LAN': {'type': 'LAN', 'dim': 8, 'num_block': 1, 'channel_attention': False},
     'BNN': {'type': 'BNN', 'dim': 4, 'blind_size': 5},
     'DBSNl': {'type': 'DBSNl', 'dim': 8, 'num_module': 1},
+    'FFDNet': {'type': 'FFDNet', 'num_feat': 8, 'num_conv': 3, 'sigma': 25.0},
 }
 
 

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
     from basicsr_sassid.integrations.spandrel_arch import UnitRangeNetwork
 
+# programs over spandrel give no noise level, which FFDNet needs
+_KINDS = tuple(kind for kind in OWN_NETWORKS if kind != 'FFDNet')
+
 
 def install() -> list[ArchSupport]:
     """Add the networks of this package to spandrel's main registry. A second call adds nothing.
@@ -59,7 +62,7 @@ def install() -> list[ArchSupport]:
     from basicsr_sassid.integrations.spandrel_arch import SassidArchitecture
 
     return MAIN_REGISTRY.add(
-        *[ArchSupport.from_architecture(SassidArchitecture(kind)) for kind in OWN_NETWORKS], ignore_duplicates=True
+        *[ArchSupport.from_architecture(SassidArchitecture(kind)) for kind in _KINDS], ignore_duplicates=True
     )
 
 
@@ -90,8 +93,8 @@ def load(
     state = state_dict_of(content, path, key)
     block = content.get('network') or infer_network_options(state)
     kind = str(block.get('type')) if block else 'an unknown network'
-    if block is None or kind not in OWN_NETWORKS:
-        raise UserError(f'{path}: expected a network of this package ({", ".join(OWN_NETWORKS)}), got {kind}')
+    if block is None or kind not in _KINDS:
+        raise UserError(f'{path}: expected one of the networks {", ".join(_KINDS)}, got {kind}')
     net = build_card_network(block, state, path)
     if InferenceConfig.from_file(content.get('inference'), str(path)) != SINGLE_PASS:
         raise UserError(
