@@ -14,6 +14,7 @@ from basicsr_sassid.data.schema import NoisyImageOptions, PhotoOptions
 from basicsr_sassid.data.synthetic_schema import NoiseOptions, SyntheticNoiseOptions
 from basicsr_sassid.evaluation import schema as evaluation
 from basicsr_sassid.inference.subsampled import InferenceConfig
+from basicsr_sassid.losses.d2sm_loss import D2SMOptions
 from basicsr_sassid.training import schema
 from basicsr_sassid.utils.schema import OptionBlock, nested_block
 
@@ -67,6 +68,7 @@ BLOCKS: list[tuple[str, type[OptionBlock]]] = [
     ('train of AMSNetModel', schema.AMSNetTrainOptions),
     ('train.stages.<stage>', schema.StageOptions),
     ('train.texture', schema.TextureOptions),
+    ('train.d2sm_opt of D2SMModel, or a loss of type D2SMLoss', D2SMOptions),
     ('inference', InferenceConfig),
     ('datasets.<name> of types NoisyImageDataset and SyntheticNoiseDataset', PhotoOptions),
     ('datasets.<name> of type NoisyImageDataset', NoisyImageOptions),

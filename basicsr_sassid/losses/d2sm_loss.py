@@ -27,19 +27,23 @@ class D2SMOptions(OptionBlock):
 
     Attributes:
         loss_weight: factor of the loss. The published weight 1 belongs to a loss without a gradient: tune it.
-        direction: ``kl``: KL(restored || clean), as printed; ``inverse_kl``: KL(clean || restored);
-            ``jensen_shannon``: the mean of both against their mean distribution.
-        exclude_self: leave each sample's similarity to itself out (eq. 1, 2); the released code keeps it.
+        direction: ``kl``: divergence of the restored distribution from the clean one, as printed; ``inverse_kl``: of
+            the clean one from the restored one; ``jensen_shannon``: the mean of the divergences of both from their
+            mean.
+        exclude_self: leave each sample's similarity to itself out (eq. 1, 2).
         reduction: ``sum`` over samples and pairs (eq. 1); ``rows``: mean over the samples of the batch, each summed
             over its pairs; ``mean``: mean over all entries, as the released code.
         kernel: ``cosine``: (cosine + 1) / 2; ``gaussian``: exp(-squared distance / 2) of the normalised features.
         temperature: the kernel is raised to 1 / temperature. Features behind ReLUs have cosines near 1 and an almost
             uniform kernel; a temperature of 0.01 to 0.1 brings out their differences.
         queue_size: samples of a queue, this batch included.
-        patch_size: side in pixels of the patches that are the samples ("internal"); larger than the image: the whole
-            crop is one sample; None: always.
+        patch_size: side in pixels of the patches that are the samples ("internal"). A crop that is smaller is one
+            sample; None: every crop is.
         stride: distance between patches in pixels.
-        backbone, layer, weights, input_norm: see SemanticFeatures. The default layer is conv5_4 of VGG-19.
+        backbone: a classifier: ``vgg19`` or another of torchvision, ``timm/NAME``, ``efficientnet-lite0``.
+        layer: of the backbone; default: its last convolution, conv5_4 of VGG-19. See SemanticFeatures.
+        weights: ``imagenet``, a file, or ``random``.
+        input_norm: of the images: ``auto``, ``imagenet``, ``mean`` (as released), ``lite``, ``none``.
         img_range: value of white; 1 for BasicSR's images.
     """
 
