@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import scipy.io
 
+from basicsr_sassid.evaluation import scored_images
 from basicsr_sassid.evaluation.iqa_schema import ScoredDatasetOptions
 from basicsr_sassid.evaluation.scored_images import read_scored_images
 from basicsr_sassid.utils.errors import UserError
@@ -42,6 +45,14 @@ def test_read_live_leaves_images_of_practice_out(tmp_path, scores):
     images = read(write_live(tmp_path), scores=str(tmp_path / scores))
     assert [image.name for image in images] == ['20.bmp', '60.JPG', '100.bmp', '140.bmp', '180.bmp', '220.bmp']
     assert [image.score for image in images] == pytest.approx([20 * score for score in SCORES])
+
+
+def test_read_live_published_list_without_the_folder_of_practice(tmp_path, monkeypatch):
+    block = write_live(tmp_path)
+    shutil.rmtree(tmp_path / 'Images/trainingImages')
+    monkeypatch.setattr(scored_images, '_LIVE_PUBLISHED', 8)
+    monkeypatch.setattr(scored_images, '_LIVE_PRACTICE', 2)
+    assert len(read(block)) == 6
 
 
 def test_read_live_without_a_score_for_each_image_is_an_error(tmp_path):

@@ -23,7 +23,7 @@ from basicsr_sassid.io.atomic import content_digest, json_digest, write_json
 from basicsr_sassid.utils.errors import UserError
 from basicsr_sassid.utils.version import __version__
 
-_SAVE_SECONDS = 5.0  # what a kill costs at most; the file of 10,000 images takes 20 ms
+_SAVE_SECONDS = 5.0  # what a kill costs at most; the file of 23,200 images takes 0.1 s
 
 
 class IQACell:
