@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import scipy.io
+from basicsr.utils.registry import METRIC_REGISTRY
 from PIL import Image
 
 GREYS = (20, 60, 100, 140, 180, 220)  # of the images, in the order of their names
@@ -15,6 +17,20 @@ SROCC, KROCC = 33 / 35, 13 / 15  # of GREYS and SCORES: 1 - 6 * 2 / (6 * 35), an
 
 def mean_grey(img: np.ndarray, gain: float = 1, **kwargs: object) -> float:
     return float(img.mean()) * gain
+
+
+def register(monkeypatch, function: Callable[..., float]) -> None:
+    """Register a metric as ``calculate_test``."""
+    monkeypatch.setitem(METRIC_REGISTRY._obj_map, 'calculate_test', function)
+
+
+def iqa_options(scored: Path) -> dict:
+    """One metric, ``grey``, on one dataset, ``set``, that :func:`write_scored` wrote."""
+    return {
+        'name': 'x',
+        'datasets': {'set': {'images': str(scored / 'images'), 'scores': str(scored / 'scores.csv')}},
+        'metrics': {'grey': {'type': 'calculate_test'}},
+    }
 
 
 def write_image(path: Path, grey: int, size: tuple[int, int] = (24, 16)) -> None:

@@ -5,27 +5,31 @@ from __future__ import annotations
 import csv
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from basicsr.metrics import calculate_niqe
-from basicsr.utils.registry import METRIC_REGISTRY
 from PIL import Image
 
 from basicsr_sassid.evaluation import iqa_cell
 from basicsr_sassid.evaluation.iqa_metrics import read_bgr
 from basicsr_sassid.evaluation.runner import run_benchmark
-from basicsr_sassid.utils.errors import UserError
 from sassid import main
 
-from helpers import tree, write_yml
-from iqa_scenes import KROCC, SROCC, mean_grey, write_image, write_koniq, write_live, write_pipal, write_scored
-
-
-def register(monkeypatch, function, name: str = 'calculate_test') -> None:
-    monkeypatch.setitem(METRIC_REGISTRY._obj_map, name, function)
+from helpers import write_yml
+from iqa_scenes import (
+    KROCC,
+    SROCC,
+    iqa_options,
+    mean_grey,
+    register,
+    write_image,
+    write_koniq,
+    write_live,
+    write_pipal,
+    write_scored,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -35,13 +39,7 @@ def _metric(monkeypatch) -> None:
 
 @pytest.fixture
 def opt(tmp_path) -> dict:
-    """One metric, ``grey``, on one dataset, ``set``."""
-    folder = write_scored(tmp_path / 'set')
-    return {
-        'name': 'x',
-        'datasets': {'set': {'images': str(folder / 'images'), 'scores': str(folder / 'scores.csv')}},
-        'metrics': {'grey': {'type': 'calculate_test'}},
-    }
+    return iqa_options(write_scored(tmp_path / 'set'))
 
 
 def change_score(path: Path) -> None:
@@ -261,67 +259,3 @@ def test_run_benchmark_image_that_failed_is_tried_again(opt, tmp_path, monkeypat
     run_benchmark(opt, tmp_path)
     counter.bad = None
     assert cell_of(opt, tmp_path)['images'] == 6 and counter.calls == 7
-
-
-# ---- options ----
-
-
-@pytest.mark.parametrize(
-    ('changes', 'message'),
-    [
-        ({'methods': {}}, '^options: expected methods .* or metrics .*, got both'),
-        ({'metric': {}}, "^options: unknown key 'metric'. Did you mean 'metrics'"),
-        ({'name': '../x'}, '^name: expected the name of a file or folder'),
-        ({'metrics': {}}, '^metrics: expected one block or more, got none'),
-        ({'metrics': None}, '^metrics: expected a block of keys, got None'),
-        ({'datasets': {}}, '^datasets: expected one block or more, got none'),
-        ({'datasets': {'../d': {'images': 'a', 'scores': 'b'}}}, '^datasets.*expected the name of a file or folder'),
-        ({'datasets': {'d': {'images': 'a'}}}, "^datasets.d: key 'scores' is missing"),
-        ({'datasets': {'d': {'images': 'a', 'scores': 'b', 'every': 0}}}, '^datasets.d.every: expected .* >= 1, got 0'),
-        (
-            {'datasets': {'d': {'images': 'a', 'scores': 'b', 'better': 'up'}}},
-            "^datasets.d.better: expected one of higher, lower, got 'up'",
-        ),
-        (
-            {'datasets': {'d': {'images': 'a', 'scores': 'b', 'mos_column': 'MOS'}}},
-            "^datasets.d: unknown key 'mos_column'. Did you mean",
-        ),
-        ({'datasets': {'d': {'images': 'a', 'scores': 3}}}, '^datasets.d.scores: expected a text, got 3'),
-        ({'metrics': {'a': {}}}, "^metrics.a: key 'type' is missing"),
-        ({'metrics': {'a': {'type': 'calculate_nothing'}}}, "^metrics.a.type: nothing is registered as 'calculate_not"),
-        (
-            {'metrics': {'a': {'type': 'calculate_test', 'better': 'low'}}},
-            '^metrics.a.better: expected one of higher, ',
-        ),
-        (
-            {'metrics': {'a': {'type': 'calculate_psnr', 'crop_border': 0}}},
-            '^metrics.a: calculate_psnr compares with a ',
-        ),
-        (
-            {'metrics': {'a': {'type': 'calculate_niqe', 'crop_border': 0}}},
-            "^metrics.a: a lower NIQE is better: expected 'better: lower'",
-        ),
-        (
-            {'metrics': {'a': {'type': 'calculate_niqe', 'better': 'lower', 'crop_bordr': 0}}},
-            "^metrics.a: unknown key 'crop_bordr'. Did you mean 'crop_border'",
-        ),
-        (
-            {'metrics': {'a': {'type': 'calculate_niqe', 'better': 'lower'}}},
-            "^metrics.a: calculate_niqe fails on an image of 224x224: TypeError: .*'crop_border'",
-        ),
-        ({'metrics': {'a': {'type': 'calculate_test', 'gain': float('nan')}}}, '^metrics.a.gain: .*finite'),
-        ({'metrics': {'a': {'type': 'calculate_test', 'gain': 'x'}}}, '^metrics.a: calculate_test fails on an image'),
-    ],
-)
-def test_run_benchmark_wrong_option_is_refused_before_anything_is_written(opt, tmp_path, changes, message):
-    before = tree(tmp_path)
-    with pytest.raises(UserError, match=message):
-        run_benchmark({**opt, **changes}, tmp_path)
-    assert tree(tmp_path) == before
-
-
-def test_run_benchmark_pyiqa_that_is_missing_is_named(opt, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'pyiqa', None)
-    opt['metrics'] = {'MUSIQ': {'type': 'calculate_pyiqa', 'metric': 'musiq'}}
-    with pytest.raises(UserError, match='^metrics.MUSIQ: metric musiq: pyiqa is not installed'):
-        run_benchmark(opt, tmp_path)
