@@ -1,12 +1,9 @@
-"""CLIP of open_clip: image towers as backbones, files of weights, and the text tower behind context vectors.
+"""CLIP of open_clip: image towers as backbones, and files of weights.
 
-Most tests take small models of the same kind as RN50, which are registered with open_clip here.
+Most tests take the small models of clip_models.
 """
 
 from __future__ import annotations
-
-import json
-import warnings
 
 import pytest
 import torch
@@ -19,53 +16,10 @@ from basicsr_sassid.losses.clip_text import ClipTextTower
 from basicsr_sassid.losses.semantic_features import SemanticFeatures
 from basicsr_sassid.utils.errors import UserError
 
+from clip_models import CONFIG, MEAN, NAME, STD, TRANSFORMER, VIT, as_torchscript, normalised
+
 open_clip = pytest.importorskip('open_clip')
-
-NAME, PLAIN, TRANSFORMER = 'SassidTiny-quickgelu', 'SassidTiny', 'SassidTinyViT-quickgelu'
-TEXT = {'context_length': 77, 'vocab_size': 49408, 'width': 32, 'heads': 2, 'layers': 2}
-RESNET = {'image_size': 224, 'layers': [1, 1, 1, 1], 'width': 8, 'patch_size': None}
-CONFIG = {'embed_dim': 24, 'quick_gelu': True, 'vision_cfg': RESNET, 'text_cfg': TEXT}
-VIT = {'image_size': 64, 'patch_size': 16, 'width': 64, 'head_width': 64, 'layers': 2}
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-
-
-@pytest.fixture(scope='module', autouse=True)
-def models(tmp_path_factory) -> None:
-    folder = tmp_path_factory.mktemp('models')
-    for name, config in (
-        (NAME, CONFIG),
-        (PLAIN, {**CONFIG, 'quick_gelu': False}),
-        (TRANSFORMER, {**CONFIG, 'vision_cfg': VIT}),
-    ):
-        (folder / f'{name}.json').write_text(json.dumps(config))
-    open_clip.add_model_config(folder)
-
-
-@pytest.fixture(scope='module')
-def model(models) -> nn.Module:
-    """A whole small model. Statistics and the last layers of its blocks, zero in open_clip, are random too."""
-    return randomised(open_clip.CLIP(**CONFIG))
-
-
-@pytest.fixture
-def weights(model, tmp_path) -> str:
-    """Its state dict."""
-    torch.save(model.state_dict(), tmp_path / 'clip.pt')
-    return str(tmp_path / 'clip.pt')
-
-
-def randomised(net: nn.Module) -> nn.Module:
-    generator = torch.Generator().manual_seed(0)
-    for name, value in net.state_dict().items():
-        if ('bn' in name or 'downsample.1' in name) and value.is_floating_point():
-            value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
-    # torch's attention has another rounding where parameters need a gradient
-    return net.eval().requires_grad_(False)
-
-
-def normalised(x: torch.Tensor) -> torch.Tensor:
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-    return (x - mean) / std
+pytestmark = pytest.mark.usefixtures('clip_registry')
 
 
 # ---- image tower ----
@@ -78,9 +32,9 @@ def test_clip_features_rn50_has_the_published_sizes(layer, shape):
     assert features(torch.rand(1, 3, 64, 96)).shape == shape
 
 
-def test_clip_features_default_layer_is_layer3(model, weights):
-    features, x = SemanticFeatures(f'clip/{NAME}', weights=weights), torch.rand(2, 3, 64, 97)
-    visual = model.visual
+def test_clip_features_default_layer_is_layer3(clip_model, clip_weights):
+    features, x = SemanticFeatures(f'clip/{NAME}', weights=clip_weights), torch.rand(2, 3, 64, 97)
+    visual = clip_model.visual
     expected = visual.layer3(visual.layer2(visual.layer1(visual.stem(normalised(x)))))
     assert features.layer == 'layer3'
     assert expected.shape == (2, 128, 4, 6)
@@ -88,15 +42,15 @@ def test_clip_features_default_layer_is_layer3(model, weights):
 
 
 @pytest.mark.parametrize('layer', ['logits', 'embedding', 'attnpool'])
-def test_clip_features_embedding_at_224_is_that_of_open_clip(layer, model, weights):
-    features, x = SemanticFeatures(f'clip/{NAME}', layer, weights), torch.rand(2, 3, 224, 224)
-    torch.testing.assert_close(features(x), model.encode_image(normalised(x)), rtol=0, atol=0)
+def test_clip_features_embedding_at_224_is_that_of_open_clip(layer, clip_model, clip_weights):
+    features, x = SemanticFeatures(f'clip/{NAME}', layer, clip_weights), torch.rand(2, 3, 224, 224)
+    torch.testing.assert_close(features(x), clip_model.encode_image(normalised(x)), rtol=0, atol=0)
 
 
-def test_clip_features_embedding_of_another_size_is_that_of_an_interpolated_grid(model, weights):
+def test_clip_features_embedding_of_another_size_is_that_of_an_interpolated_grid(clip_model, clip_weights):
     """A pool of open_clip with the grid of this size; its own sizes are squares, and only their number is used."""
-    features, x = SemanticFeatures(f'clip/{NAME}', 'embedding', weights), torch.rand(2, 3, 64, 160)
-    visual, pool = model.visual, model.visual.attnpool
+    features, x = SemanticFeatures(f'clip/{NAME}', 'embedding', clip_weights), torch.rand(2, 3, 64, 160)
+    visual, pool = clip_model.visual, clip_model.visual.attnpool
     maps = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(normalised(x))))))
     assert maps.shape[2:] == (2, 5)
     other = type(pool)(7, 256, pool.num_heads, 24)
@@ -108,8 +62,8 @@ def test_clip_features_embedding_of_another_size_is_that_of_an_interpolated_grid
     torch.testing.assert_close(features(x), other.eval()(maps))
 
 
-def test_clip_features_gradient_of_an_interpolated_embedding_reaches_the_image(weights):
-    features = SemanticFeatures(f'clip/{NAME}', 'embedding', weights)
+def test_clip_features_gradient_of_an_interpolated_embedding_reaches_the_image(clip_weights):
+    features = SemanticFeatures(f'clip/{NAME}', 'embedding', clip_weights)
     x = torch.rand(1, 3, 96, 64, requires_grad=True)
     features(x).square().sum().backward()
     assert x.grad.abs().sum() > 0
@@ -150,27 +104,13 @@ def test_clip_features_transformer_is_that_of_open_clip_at_its_size(tmp_path):
 # ---- weights ----
 
 
-def as_torchscript(model: nn.Module, path) -> None:
-    """An archive as OpenAI's: a traced module in half precision, with three numbers beside its weights."""
-    half = open_clip.CLIP(**CONFIG)
-    half.load_state_dict(model.state_dict())
-    for name, value in (('input_resolution', 224), ('context_length', 77), ('vocab_size', 49408)):
-        if hasattr(half, name):
-            delattr(half, name)
-        half.register_buffer(name, torch.tensor(value))
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of comparisons in the attention pool, and of torch.jit's age
-        traced = torch.jit.trace_module(half.half().eval(), {'encode_image': torch.rand(1, 3, 224, 224).half()})
-    traced.save(str(path))
-
-
 @pytest.mark.parametrize('kind', ['.pt', '.pth', '.safetensors', 'wrapped', 'torchscript'])
-def test_clip_features_file_gives_its_weights(kind, model, tmp_path):
-    path, state = tmp_path / f'clip{kind if kind[0] == "." else ".pt"}', model.state_dict()
+def test_clip_features_file_gives_its_weights(kind, clip_model, tmp_path):
+    path, state = tmp_path / f'clip{kind if kind[0] == "." else ".pt"}', clip_model.state_dict()
     if kind == '.safetensors':
         save_file(state, path)
     elif kind == 'torchscript':
-        as_torchscript(model, path)
+        as_torchscript(clip_model, path)
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     else:
         torch.save({'state_dict': {f'module.{k}': v for k, v in state.items()}} if kind == 'wrapped' else state, path)
@@ -208,16 +148,16 @@ def test_clip_features_damaged_file_raises_user_error(name, content, tmp_path):
         SemanticFeatures(f'clip/{NAME}', weights=str(tmp_path / name))
 
 
-def test_clip_features_cut_off_archive_raises_user_error(model, tmp_path):
-    as_torchscript(model, tmp_path / 'clip.pt')
+def test_clip_features_cut_off_archive_raises_user_error(clip_model, tmp_path):
+    as_torchscript(clip_model, tmp_path / 'clip.pt')
     content = (tmp_path / 'clip.pt').read_bytes()
     (tmp_path / 'clip.pt').write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=r'clip.pt is no file of weights, or damaged'):
         SemanticFeatures(f'clip/{NAME}', weights=str(tmp_path / 'clip.pt'))
 
 
-def test_clip_features_file_without_image_tower_raises_user_error(model, tmp_path):
-    torch.save({k: v for k, v in model.state_dict().items() if not k.startswith('visual.')}, tmp_path / 'text.pt')
+def test_clip_features_file_without_image_tower_raises_user_error(clip_model, tmp_path):
+    torch.save({k: v for k, v in clip_model.state_dict().items() if not k.startswith('visual.')}, tmp_path / 'text.pt')
     with pytest.raises(
         UserError, match=r'weights: .*text.pt does not fit ModifiedResNet.*Missing from the file: conv1'
     ):
@@ -234,19 +174,13 @@ def test_clip_features_rn50_without_quickgelu_raises_user_error(kind, tmp_path):
         SemanticFeatures('clip/RN50', weights=str(tmp_path / 'RN50.pt') if kind == 'file' else kind)
 
 
-def test_clip_text_openai_archive_without_quickgelu_raises_user_error(model, tmp_path):
-    as_torchscript(model, tmp_path / 'clip.pt')
-    with pytest.raises(UserError, match=rf'Use clip/{NAME}$'):
-        ClipTextTower(PLAIN, str(tmp_path / 'clip.pt'))
-
-
 @pytest.mark.parametrize('kind', ['imagenet', 'pretrained', 'openai'])
-def test_clip_features_published_weights_are_openais(kind, model, weights, monkeypatch):
+def test_clip_features_published_weights_are_openais(kind, clip_model, clip_weights, monkeypatch):
     requested = []
 
     def download(config):
         requested.append(config)
-        return weights
+        return clip_weights
 
     monkeypatch.setattr(open_clip, 'list_pretrained_tags_by_model', lambda name: ['openai', 'other'])
     published = open_clip.get_pretrained_cfg('RN50', 'openai')
@@ -254,7 +188,7 @@ def test_clip_features_published_weights_are_openais(kind, model, weights, monke
     monkeypatch.setattr(open_clip, 'download_pretrained', download)
     features = SemanticFeatures(f'clip/{NAME}', 'layer1', kind)
     assert requested == [published]
-    assert torch.equal(features.backbone.conv1.weight, model.visual.conv1.weight)
+    assert torch.equal(features.backbone.conv1.weight, clip_model.visual.conv1.weight)
 
 
 def test_clip_features_failed_download_is_one_sentence(monkeypatch):
@@ -295,75 +229,3 @@ def test_clip_missing_package_raises_user_error(make, monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(UserError, match=r"the package open_clip_torch is not installed. pip install .*'\.\[clip\]'"):
         make()
-
-
-# ---- text tower ----
-
-
-@pytest.fixture
-def tower(weights) -> ClipTextTower:
-    return ClipTextTower(f'clip/{NAME}', weights)
-
-
-@pytest.mark.parametrize('num_ctx', [0, 1, 3])
-def test_clip_text_context_of_a_texts_words_gives_encode_text(num_ctx, tower, model):
-    texts = ['a good photo of a cat.', 'bad, blurred photo']
-    tokens = [tower.tokenize(text) for text in texts]
-    context = torch.stack([tower.embed(each[:num_ctx]) for each in tokens])
-    with torch.no_grad():
-        features = tower(context, [each[num_ctx:] for each in tokens])
-        expected = model.encode_text(open_clip.tokenize(texts))
-    assert features.shape == (2, 24)
-    torch.testing.assert_close(features, expected, rtol=0, atol=0)
-
-
-def test_clip_text_without_words_is_the_text_of_the_context(tower, model):
-    context = tower.embed(tower.tokenize('good photo'))[None]
-    torch.testing.assert_close(tower(context), model.encode_text(open_clip.tokenize(['good photo'])))
-
-
-def test_clip_text_gradient_reaches_the_context_alone(tower):
-    context = torch.randn(2, 16, 32, requires_grad=True)
-    tower(context, [tower.tokenize('photo'), []]).square().sum().backward()
-    assert (context.grad.flatten(2).abs().sum(2) > 0).all()
-    assert all(parameter.grad is None and not parameter.requires_grad for parameter in tower.parameters())
-
-
-def test_clip_text_is_float32_under_autocast_and_equal(tower):
-    context = torch.randn(1, 4, 32)
-    with torch.autocast('cpu', torch.bfloat16):
-        inside = tower(context)
-    torch.testing.assert_close(inside, tower(context), rtol=0, atol=0)
-
-
-def test_clip_text_is_in_no_state_dict_and_needs_none(tower):
-    parent = nn.ModuleDict({'conv': nn.Conv2d(1, 1, 1), 'text': tower})
-    assert sorted(parent.state_dict()) == ['conv.bias', 'conv.weight']
-    parent.train().load_state_dict(parent.state_dict(), strict=True)
-    assert not any(module.training for module in tower.modules())
-
-
-@pytest.mark.parametrize(
-    ('shape', 'words', 'message'),
-    [
-        ((2, 4, 31), None, r'context: expected \(P, n_ctx, 32\), got \(2, 4, 31\)'),
-        ((2, 4, 32), [[]], r'words: expected the tokens of 2 prompts, got 1'),
-        ((1, 4, 32), [[49407]], r'words: expected tokens in \[0, 49405\]'),
-        ((1, 76, 32), None, r'76 context vectors and 0 tokens do not fit into a text of 77 tokens'),
-    ],
-)
-def test_clip_text_of_another_size_raises_value_error(tower, shape, words, message):
-    with pytest.raises(ValueError, match=message):
-        tower(torch.zeros(shape), words)
-
-
-def test_clip_text_of_another_kind_of_tower_raises_user_error():
-    with pytest.raises(UserError, match='clip/ViT-B-16-SigLIP has another text tower'):
-        ClipTextTower('ViT-B-16-SigLIP', 'random')
-
-
-def test_clip_text_rn50_has_the_published_sizes():
-    tower = ClipTextTower(weights='random')
-    assert (tower.width, tower.context_length) == (512, 77)
-    assert sum(parameter.numel() for parameter in tower.parameters()) == 63_690_241
-    assert tower(torch.zeros(2, 16, 512)).shape == (2, 1024)
