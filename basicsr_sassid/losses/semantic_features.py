@@ -106,7 +106,7 @@ class SemanticFeatures(nn.Module):
         self.register_buffer('mean', mean, persistent=False)
         self.register_buffer('std', std, persistent=False)
         if self.layer is not None:
-            _submodule(self.backbone, self.layer, backbone).register_forward_hook(_stop)
+            submodule(self.backbone, self.layer, backbone).register_forward_hook(_stop)
         self.register_state_dict_post_hook(_leave_out)
         self.register_load_state_dict_post_hook(_expect_nothing)
 
@@ -206,11 +206,12 @@ def _finish(net: nn.Module, backbone: str, layer: str | None, weights: str, norm
         _load(net, require_path(weights, 'weights'))
     if layer == LOGITS:
         return _Backbone(net, None, norm)
-    _submodule(net, layer, backbone)
+    submodule(net, layer, backbone)
     return _Backbone(net, layer, norm)
 
 
-def _submodule(net: nn.Module, layer: str | None, backbone: str) -> nn.Module:
+def submodule(net: nn.Module, layer: str | None, backbone: str) -> nn.Module:
+    """A layer by its name. Raises UserError that lists the last ones."""
     modules = dict(net.named_modules())
     if not layer or layer not in modules:
         some = ', '.join([name for name in modules if name][-8:])
