@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -76,6 +77,11 @@ def losses() -> dict[str, dict[str, Any]]:
     return table
 
 
+def kind(label: str) -> str:
+    """A label without its numbers."""
+    return re.sub(r' [\d.]+|, temperature.*', '', label)
+
+
 class Study:
     """The trainings of one folder."""
 
@@ -106,21 +112,22 @@ class Study:
         return opt
 
     def plan(self) -> dict[str, int]:
-        """Iterations of each loss."""
+        """Iterations of each loss; losses that differ in numbers alone have the median step time of all of them."""
         if self.plan_file.exists():
             return json.loads(self.plan_file.read_text())
-        iterations = {}
+        seconds: dict[str, list[float]] = {}
         for label in losses():
             opt = resolve_options(self.options(label, 0, 100), self.folder, True)
             silence()
             dataset = open_dataset(opt['datasets']['train'], 'datasets.train')
             batch = torch.utils.data.default_collate([dataset[index % len(dataset)] for index in range(4)])
             model = build_model(opt)
-            seconds = median_seconds(
+            step = median_seconds(
                 lambda model=model, batch=batch: (model.feed_data(batch), model.optimize_parameters(1))
             )
-            iterations[label] = int(60 * self.minutes / seconds)
-            print(f'{label:40} {1000 * seconds:6.0f} ms a step, {iterations[label]} iterations', flush=True)
+            seconds.setdefault(kind(label), []).append(step)
+            print(f'{label:40} {1000 * step:6.0f} ms a step', flush=True)
+        iterations = {label: int(60 * self.minutes / statistics.median(seconds[kind(label)])) for label in losses()}
         write_json(iterations, self.plan_file, indent=2)
         return iterations
 

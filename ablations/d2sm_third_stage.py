@@ -37,7 +37,8 @@ from basicsr_sassid.training.options import resolve_options
 
 D2SM = {'backbone': 'efficientnet-lite0', 'patch_size': 96, 'stride': 32, 'img_range': 255}
 # of the term, beside L1 in grey levels; its gradient is that of L1 at about 50
-WEIGHTS = {'L1': None, 'L1 + 10 D2SM': 10.0, 'L1 + 100 D2SM': 100.0}
+WEIGHTS = {'L1': None, 'L1 + 10 D2SM': 10.0, 'L1 + 100 D2SM': 100.0, 'L1, as few iterations': None}
+ITERATIONS_OF = {'L1, as few iterations': 'L1 + 10 D2SM'}  # what D2SM's time costs, apart from what it does
 TEXTURED = 5.0  # grey levels: local standard deviation of the clean reference above which a pixel counts as textured
 
 
@@ -105,7 +106,7 @@ class Study:
         self._train(opt)
 
     def student_options(self, label: str, seed: int) -> dict[str, Any]:
-        opt = self.options(f'{"_".join(label.split())}_{seed}', seed)
+        opt = self.options(f'{"_".join(label.replace(",", "").split())}_{seed}', seed)
         for name in ('bnn', 'lan'):
             opt['path'][f'pretrain_network_{name}'] = str(
                 self.folder / f'experiments/teachers/models/net_{name}_latest.pth'
@@ -117,7 +118,9 @@ class Study:
     def plan(self) -> None:
         """The iterations of each loss, by step times that are measured one after the other."""
         for label in WEIGHTS:
-            if label not in self.content['plans']:
+            if label in ITERATIONS_OF:
+                self.content['plans'][label] = self.content['plans'][ITERATIONS_OF[label]]
+            elif label not in self.content['plans']:
                 times = measure_step_times(self.student_options(label, 0), self.folder, ['unet'])
                 self.content['plans'][label] = allocate_budget(times, {'unet': 1}, self.minutes).to_dict()
         self._write()
