@@ -37,9 +37,7 @@ class LearnablePromptPair(nn.Module):
         ValueError: a number out of its range.
     """
 
-    def __init__(
-        self, num_features: int, num_context: int = 0, width: int = 512, logit_scale: float = 100.0
-    ) -> None:
+    def __init__(self, num_features: int, num_context: int = 0, width: int = 512, logit_scale: float = 100.0) -> None:
         super().__init__()
         if num_features < 1 or num_context < 0 or width < 1:
             raise ValueError(

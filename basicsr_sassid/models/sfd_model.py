@@ -140,9 +140,7 @@ class SFDModel(SRGANModel):
         train = self.opt['train']
         for name, optimizer in self.optimizer_of.items():
             key = f'scheduler_{name}' if f'scheduler_{name}' in train else 'scheduler'
-            self.schedulers.append(
-                make_scheduler(optimizer, train.get(key) or {}, train['total_iter'], f'train.{key}')
-            )
+            self.schedulers.append(make_scheduler(optimizer, train.get(key) or {}, train['total_iter'], f'train.{key}'))
 
     # ---- one iteration ----
 
