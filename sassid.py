@@ -237,9 +237,9 @@ def add_benchmark(commands: Commands) -> None:
     """`sassid benchmark`."""
     benchmark = commands.add_parser(
         'benchmark',
-        help='methods x datasets -> table, figure',
+        help='methods or metrics x datasets -> table, figure',
         description='Evaluate '
-        'every method of an option file on every dataset. Stopped at any moment, the same '
+        'every method, or no-reference metric, of an option file on every dataset. Stopped at any moment, the same '
         'command continues; results land in results/benchmark/<name>.',
     )
     benchmark.add_argument('-opt', required=True, metavar='FILE.yml', help='such as options/evaluation/classical.yml')

@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from basicsr_sassid.data.schema import NoisyImageOptions, PhotoOptions
 from basicsr_sassid.data.synthetic_schema import NoiseOptions, SyntheticNoiseOptions
+from basicsr_sassid.evaluation import iqa_schema as iqa
 from basicsr_sassid.evaluation import schema as evaluation
 from basicsr_sassid.inference.subsampled import InferenceConfig
 from basicsr_sassid.losses.d2sm_loss import D2SMOptions
@@ -83,6 +84,9 @@ BLOCKS: list[tuple[str, type[OptionBlock]]] = [
     ('methods.<name> of type denoiser', evaluation.DenoiserOptions),
     ('methods.<name> of type bm3d', evaluation.BM3DOptions),
     ('crop_grid', evaluation.CropGridOptions),
+    ('Files of options/evaluation with metrics', iqa.IQAOptions),
+    ('datasets.<name> beside metrics', iqa.ScoredDatasetOptions),
+    ('metrics.<name>', iqa.IQAMetricOptions),
 ]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from basicsr_sassid.evaluation.iqa_schema import is_iqa, parse_iqa
 from basicsr_sassid.evaluation.pairs import read_pairs
 from basicsr_sassid.evaluation.runner import check_benchmark, run_benchmark
 from basicsr_sassid.evaluation.schema import DatasetOptions
@@ -21,7 +22,11 @@ SIZE = (128, 144)  # pixels: no smaller image is used for the blend
 
 @pytest.mark.parametrize('path', OPTION_FILES, ids=lambda path: path.name)
 def test_option_file_of_the_package_is_valid(path):
-    check_benchmark(read_options(path))
+    opt = read_options(path)
+    if is_iqa(opt):
+        parse_iqa(opt)
+    else:
+        check_benchmark(opt)
 
 
 @pytest.mark.parametrize('path', OPTION_FILES, ids=lambda path: path.name)

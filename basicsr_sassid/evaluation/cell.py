@@ -45,7 +45,7 @@ class Cell:
         self.shown = shown
         self.state: dict[str, Any] = {'images': {}}
         with contextlib.suppress(FileNotFoundError, ValueError):
-            self.state = _checked_state(json.loads(self.path.read_bytes()))
+            self.state = checked_state(json.loads(self.path.read_bytes()))
         if self.state.pop('error', None):  # it may have been mended
             self.state['images'] = {}
 
@@ -125,7 +125,7 @@ class Cell:
         }
 
 
-def _checked_state(content: Any) -> dict[str, Any]:
+def checked_state(content: Any) -> dict[str, Any]:
     """The content of a cell's file. Raises ValueError if it is no cell's: then the cell is evaluated anew."""
     images = content.get('images') if isinstance(content, dict) else None
     if not isinstance(images, dict) or not all(isinstance(image, dict) for image in images.values()):

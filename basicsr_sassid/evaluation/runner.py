@@ -14,6 +14,8 @@ from basicsr_sassid.evaluation import table
 from basicsr_sassid.evaluation.cell import Cell
 from basicsr_sassid.evaluation.context import MethodContext
 from basicsr_sassid.evaluation.cost import machine
+from basicsr_sassid.evaluation.iqa_runner import run_iqa
+from basicsr_sassid.evaluation.iqa_schema import is_iqa
 from basicsr_sassid.evaluation.methods import METHODS, build_method
 from basicsr_sassid.evaluation.pairs import content_key, read_pairs
 from basicsr_sassid.evaluation.protocols import describe_protocol, metric_block
@@ -31,7 +33,7 @@ _TRIAL_SIDE = 64  # pixels
 
 
 def run_benchmark(opt: dict[str, Any], root: str | os.PathLike[str] = '.') -> dict[str, Any]:
-    """Evaluate every method on every dataset.
+    """Evaluate every method on every dataset; options with ``metrics`` are evaluated by :func:`run_iqa`.
 
     Args:
         opt: of an option file such as ``options/evaluation/classical.yml``, where each key is explained.
@@ -46,6 +48,8 @@ def run_benchmark(opt: dict[str, Any], root: str | os.PathLike[str] = '.') -> di
         UserError: an option is wrong, or a dataset cannot be read, before anything is run. An error in one method
             is written to its cell.
     """
+    if is_iqa(opt):
+        return run_iqa(opt, root)
     options = check_benchmark(opt)
     device = str(choose_device(options.device))
     silence()

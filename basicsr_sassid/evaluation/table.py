@@ -86,8 +86,12 @@ def notes(result: dict[str, Any]) -> list[str]:
 
 
 def terminal(result: dict[str, Any]) -> str:
-    """Aligned columns."""
-    lines = rows(result)
+    """Aligned columns, and the notes."""
+    return align(rows(result), notes(result))
+
+
+def align(lines: list[list[str]], remarks: list[str]) -> str:
+    """Rows, the header first, as aligned columns, and remarks below them."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = [
         '  '.join(
@@ -96,26 +100,31 @@ def terminal(result: dict[str, Any]) -> str:
         )
         for line in lines
     ]
-    return '\n'.join([*text, '', *notes(result)])
+    return '\n'.join([*text, '', *remarks])
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """A Markdown table, and its notes as a list."""
-    header, *body = rows(result)
+def markdown(lines: list[list[str]], remarks: list[str]) -> str:
+    """Rows, the header first, as a Markdown table, and remarks as a list."""
+    header, *body = lines
     lines = [header, ['---'] * len(header), *body]
     return (
         '\n'.join('| ' + ' | '.join(cell.replace('|', '/') for cell in line) + ' |' for line in lines)
         + '\n\n'
-        + ('\n'.join(f'- {note}' for note in notes(result)) + '\n')
+        + ('\n'.join(f'- {remark}' for remark in remarks) + '\n')
     )
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
     """Write ``table.json``, ``table.md`` and ``table.csv``. Raises UserError if they cannot be written."""
+    write_table(result, rows(result), notes(result), folder)
+
+
+def write_table(result: dict[str, Any], lines: list[list[str]], remarks: list[str], folder: Path) -> None:
+    """:func:`write` of other rows, the header first, and remarks."""
     write_json(result, folder / 'table.json', indent=1)
     text = io.StringIO()
-    csv.writer(text).writerows(rows(result))
-    for name, content in (('table.md', markdown(result)), ('table.csv', text.getvalue())):
+    csv.writer(text).writerows(lines)
+    for name, content in (('table.md', markdown(lines, remarks)), ('table.csv', text.getvalue())):
         with atomic_write(folder / name) as partial:
             partial.write_text(content, encoding='utf-8')
 
