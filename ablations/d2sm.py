@@ -2,7 +2,8 @@
 
     sassid prepare skimage -o datasets
     python ablations/d2sm.py -o results/d2sm --test polyu/clean --plan       # step times of all losses, in turns
-    python ablations/d2sm.py -o results/d2sm --test polyu/clean --seeds 3
+    python ablations/d2sm.py -o results/d2sm --test polyu/clean
+    python ablations/d2sm.py -o results/d2sm_fine --test polyu/clean --minutes 2 --pretrained net_g_latest.pth
 
 Every training has the same minutes (--minutes), which its step time turns into iterations. The test photographs are
 clean images that no training has read; white noise of sigma 25 is added. Semantic agreement is measured on windows of
@@ -46,7 +47,8 @@ from basicsr_sassid.training.runtime import silence
 
 BACKBONE = 'efficientnet-lite0'
 CLASSIFIERS = {'lite0': BACKBONE, 'lite2': 'efficientnet-lite2'}
-WEIGHTS = (0.01, 0.1, 1.0, 10.0)
+WEIGHTS = (0.001, 0.01, 0.1, 1.0, 10.0)
+FINE_TUNING = {'type': 'Adam', 'lr': 1e-4}  # with --pretrained
 WINDOW, SIGMA = 224, 25
 
 
@@ -67,12 +69,12 @@ class FeatureL1Loss(nn.Module):
 def losses() -> dict[str, dict[str, Any]]:
     """Label -> changes of the block ``train``."""
     table: dict[str, dict[str, Any]] = {'L1': {}}
-    for weight in (0.003, 0.01, 0.03, 0.1):
+    for weight in (0.0003, 0.001, 0.003, 0.01, 0.03):
         table[f'perceptual {weight:g}'] = {'perceptual_opt': {'type': 'FeatureL1Loss', 'loss_weight': weight}}
     for weight in WEIGHTS:
         table[f'D2SM without internal {weight:g}'] = {'d2sm_opt': {'loss_weight': weight, 'patch_size': None}}
         table[f'D2SM {weight:g}'] = {'d2sm_opt': {'loss_weight': weight}}
-    for weight in (0.001, 0.01):
+    for weight in WEIGHTS[:2]:
         table[f'D2SM {weight:g}, temperature 0.05'] = {'d2sm_opt': {'loss_weight': weight, 'temperature': 0.05}}
     return table
 
@@ -90,6 +92,9 @@ class Study:
         self.figures, self.plan_file = self.folder / 'figures', self.folder / 'iterations.json'
         self.train_root, self.test_root = str(Path(args.train).resolve()), str(Path(args.test).resolve())
         self.recipe = read_options(ROOT / 'options/d2sm/train_cpu.yml')
+        if args.pretrained:
+            self.recipe['path']['pretrain_network_g'] = str(Path(args.pretrained).resolve())
+            self.recipe['train']['optim_g'] = FINE_TUNING
         self.classifiers: dict[str, SemanticFeatures] = {}
 
     def options(self, label: str, seed: int, iterations: int) -> dict[str, Any]:
@@ -204,6 +209,7 @@ def main() -> None:
     parser.add_argument('--train', default='datasets/skimage/train.lmdb', help='clean images to train on')
     parser.add_argument('--test', required=True, help='folder of clean images to test on')
     parser.add_argument('--minutes', type=float, default=3, help='of each training')
+    parser.add_argument('--pretrained', help='net_g_*.pth to start from; default: from scratch')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--losses', nargs='*', choices=list(losses()), default=list(losses()))
     parser.add_argument('--plan', action='store_true', help='measure the step times alone')
