@@ -198,6 +198,13 @@ def test_semantic_features_efficientnet_lite0_recognises_photographs(name, label
     assert int(SemanticFeatures('efficientnet-lite0', 'logits')(photograph(name)).argmax()) == label
 
 
+def test_semantic_features_weights_pretrained_is_another_name_of_imagenet():
+    pytest.importorskip('efficientnet_lite_pytorch')
+    x = torch.rand(1, 3, 64, 64)
+    features = [SemanticFeatures('efficientnet-lite0', weights=name)(x) for name in ('pretrained', 'imagenet')]
+    torch.testing.assert_close(*features, rtol=0, atol=0)
+
+
 def test_semantic_features_efficientnet_lite0_takes_any_size():
     pytest.importorskip('efficientnet_lite_pytorch')
     assert SemanticFeatures('efficientnet-lite0')(torch.rand(2, 3, 97, 130)).shape[:2] == (2, 1280)

@@ -1,6 +1,7 @@
 """Authors' checkpoints under this package's names: SASSID's (BNN.pth, LAN.pth, UNet.pth: bare state dicts), AP-BSN's
 (``model_weight.denoiser.bsn.*``), SDAP's (a bare state dict with masks) and AMSNet's (Lightning,
-``net.dn.branches.0.*``).
+``net.dn.branches.0.*``). Under BasicSR's names: those of the first ESRGAN code (``RRDB_trunk.*``), in which the x4
+networks of ESRGAN and SFD (CVPR 2025) are published.
 
 Only names and shapes are stated here; no weights come with the package (SASSID's are under GPL-3.0).
 """
@@ -16,11 +17,17 @@ from torch import Tensor
 _BRANCH = 'net.dn.branches.0.'
 _LAN_HEAD = re.compile(r'conv\.(\d+)\.weight')
 _REDUCTION = 16  # of a LAN's channel attention, by default
+_ESRGAN_BLOCK = re.compile(r'RRDB_trunk\.(\d+)\.RDB([123])\.(.+)')
+# layers of the first ESRGAN code -> those of BasicSR's RRDBNet; conv_first and conv_last have the same name in both
+_ESRGAN_LAYERS = {'trunk_conv': 'conv_body', 'upconv1': 'conv_up1', 'upconv2': 'conv_up2', 'HRconv': 'conv_hr'}
+_RRDB_SCALES = {1: 4, 4: 2, 16: 1}  # input channels of the first layer per output channel -> scale
 _DILATED = re.compile(r'branch1\.body\.\d+\.body\.0\.weight')
 
 
 def convert_author_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the SASSID authors' keys to this package's; any other state dict is returned unchanged.
+    """Rename the SASSID authors' keys to this package's, and those of the first ESRGAN code to BasicSR's.
+
+    Any other state dict is returned unchanged.
 
     Raises:
         ValueError: the two copies of the BNN's last layer differ.
@@ -29,6 +36,8 @@ def convert_author_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return _unet_or_bnn(state)
     if 'conv.0.weight' in state and any('.cuca.' in name for name in state):
         return _lan(state)
+    if 'RRDB_trunk.0.RDB1.conv1.weight' in state:
+        return _rrdbnet(state)
     return state
 
 
@@ -116,8 +125,21 @@ def _lan(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
+def _rrdbnet(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    renamed: dict[str, Tensor] = {}
+    for name, value in state.items():
+        layer, _, rest = name.partition('.')
+        match = _ESRGAN_BLOCK.fullmatch(name)
+        new = f'body.{match[1]}.rdb{match[2]}.{match[3]}' if match else f'{_ESRGAN_LAYERS.get(layer, layer)}.{rest}'
+        renamed[new] = value
+    return renamed
+
+
 def infer_network_options(state: Mapping[str, Tensor]) -> dict[str, object] | None:
-    """Option block of the network that a state dict (under this package's names) belongs to; None if there is none."""
+    """Option block of the network that a state dict (under this package's names) belongs to; None if there is none.
+
+    BasicSR's ``RRDBNet`` is recognised too, for messages: a file alone does not have it built.
+    """
     try:
         return _infer_network_options(state)
     except (KeyError, ValueError, IndexError, ZeroDivisionError):  # the names of this package, other shapes
@@ -140,6 +162,8 @@ def _infer_network_options(state: Mapping[str, Tensor]) -> dict[str, object] | N
             'dim': dim,
             'num_module': sum(bool(_DILATED.fullmatch(name)) for name in state),
         }
+    elif 'body.0.rdb1.conv1.weight' in state and 'conv_hr.weight' in state:
+        return _rrdbnet_options(state)
     else:
         return None
     block: dict[str, object] = {
@@ -158,6 +182,22 @@ def _infer_network_options(state: Mapping[str, Tensor]) -> dict[str, object] | N
         if squeeze is not None and len(squeeze) != max(dim // _REDUCTION, 1):
             block['reduction'] = dim // max(len(squeeze), 1)
     return block
+
+
+def _rrdbnet_options(state: Mapping[str, Tensor]) -> dict[str, object]:
+    num_feat, shuffled_in_ch = state['conv_first.weight'].shape[:2]
+    num_out_ch = state['conv_last.weight'].shape[0]
+    # the number of input channels is not in the file: an equal number of output channels is assumed
+    scale = _RRDB_SCALES.get(shuffled_in_ch // num_out_ch, 4) if shuffled_in_ch % num_out_ch == 0 else 4
+    return {
+        'type': 'RRDBNet',
+        'num_in_ch': shuffled_in_ch * scale**2 // 16,
+        'num_out_ch': num_out_ch,
+        'scale': scale,
+        'num_feat': num_feat,
+        'num_block': len({name.split('.')[1] for name in state if name.startswith('body.')}),
+        'num_grow_ch': state['body.0.rdb1.conv1.weight'].shape[0],
+    }
 
 
 def describe_state(state: Mapping[str, Tensor]) -> str:

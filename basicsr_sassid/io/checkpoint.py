@@ -179,8 +179,8 @@ def load_weights(net: nn.Module, path: str | os.PathLike[str], key: str | None =
 
     Args:
         net: the network.
-        path: a ``.pth`` of this package or BasicSR (``params``, ``params_ema``), a bare state dict, or a checkpoint of
-            the SASSID authors (BNN.pth, LAN.pth, UNet.pth).
+        path: a ``.pth`` of this package or BasicSR (``params``, ``params_ema``), a bare state dict, a checkpoint of the
+            SASSID authors (BNN.pth, LAN.pth, UNet.pth), or one of RRDBNet in the names of the first ESRGAN code.
         key: ``'params'`` or ``'params_ema'``; by default the average where there is one.
         strict: False loads the tensors that fit and ignores the others.
 

@@ -19,6 +19,7 @@ from basicsr_sassid.utils.errors import UserError
 # in torch's messages about a pickle that would call or make something, and about programs
 _REFUSALS = ('unsupported global', 'can only create new object', 'can only build tensor', 'torchscript')
 
+_MOST_CODE = 2**26  # bytes that the programs of a TorchScript archive expand to
 _MOST_VALUES = 5000  # of a setting: some networks have an argument per layer
 
 
@@ -27,7 +28,7 @@ def read_pth(path: Path, name: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of torch, about archives that it then refuses
-            _check_archive(path)
+            _check_archive(path, 0)
             return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # damaged bytes raise anything in torch, zipfile and pickle
         if any(text in str(error).lower() for text in _REFUSALS):
@@ -38,12 +39,56 @@ def read_pth(path: Path, name: str) -> Any:
         raise _damaged(path, name) from error
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse an archive that expands to more bytes than it has: torch.save does not compress. Raises ValueError."""
+def _check_archive(path: Path, most_more: int) -> None:
+    """Refuse an archive that expands to more bytes than it has: torch compresses no tensors. Raises ValueError.
+
+    ``most_more``: bytes that are allowed beyond the file's.
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size + most_more:
                 raise ValueError('compressed')
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is an archive of ``torch.jit.save``: it has constants beside its data."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith('/constants.pkl') for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def read_torchscript(path: Path, name: str) -> dict[str, Tensor]:
+    """State dict of an archive of ``torch.jit.save``, the form in which OpenAI publishes CLIP.
+
+    TorchScript holds no Python, and a forward pass is never run here. The only program that loading runs is a module's
+    ``__setstate__``, so an archive that has one is refused before it is loaded. Those of OpenAI are traced modules,
+    which have none.
+
+    Args:
+        path: file.
+        name: the file in messages.
+
+    Raises:
+        UserError: the archive has such a program, or is damaged.
+    """
+    try:
+        _check_archive(path, _MOST_CODE)
+        with zipfile.ZipFile(path) as archive:
+            programs = [entry for entry in archive.infolist() if entry.filename.endswith('.py')]
+            runs_code = any(b'__setstate__' in archive.read(entry) for entry in programs)
+        if not runs_code:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')  # torch.jit is deprecated; the published files stay as they are
+                module = cast(Any, torch.jit.load(path, map_location='cpu'))  # pyright: ignore[reportUnknownMemberType]
+                return dict(module.state_dict())
+    except Exception as error:  # damaged bytes raise anything in torch, zipfile and pickle
+        raise _damaged(path, name) from error
+    raise UserError(
+        f'{name} is a TorchScript archive with a program that runs when it is loaded (__setstate__), and is refused. '
+        'Where it was made, save the weights alone: torch.save(net.state_dict(), FILE).'
+    )
 
 
 def read_safetensors(path: Path, name: str) -> dict[str, Any]:

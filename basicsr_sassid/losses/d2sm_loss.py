@@ -40,9 +40,9 @@ class D2SMOptions(OptionBlock):
         patch_size: side in pixels of the patches that are the samples ("internal"). A crop that is smaller is one
             sample; None: every crop is.
         stride: distance between patches in pixels.
-        backbone: a classifier: ``vgg19`` or another of torchvision, ``timm/NAME``, ``efficientnet-lite0``.
+        backbone: ``vgg19`` or another classifier of torchvision, ``timm/NAME``, ``efficientnet-lite0``, ``clip/NAME``.
         layer: of the backbone; default: its last convolution, conv5_4 of VGG-19. See SemanticFeatures.
-        weights: ``imagenet``, a file, or ``random``.
+        weights: ``imagenet`` or ``pretrained``: the published ones; a file; or ``random``.
         input_norm: of the images: ``auto``, ``imagenet``, ``mean`` (as released), ``lite``, ``none``.
         img_range: value of white; 1 for BasicSR's images.
     """

@@ -6,8 +6,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from basicsr_sassid.losses.clip_backbone import CLIP
+from basicsr_sassid.losses.clip_text import ClipTextTower
 from basicsr_sassid.losses.prompt_pair import Encode
-from basicsr_sassid.losses.semantic_features import PRETRAINED, SemanticFeatures, submodule
+from basicsr_sassid.losses.semantic_backbones import PRETRAINED, find_submodule
+from basicsr_sassid.losses.semantic_features import SemanticFeatures
+
+
+WORDS = 'good photo.', 'bad photo.'  # behind the context vectors, as in CLIP-IQA+
 
 
 class SemanticPair(nn.Module):
@@ -21,9 +27,6 @@ class SemanticPair(nn.Module):
     Shape:
         (N, 3, H, W) in [0, 1] -> (N, C, h, w) and (N, D), float32.
 
-    Attributes:
-        encode_text: context vectors to text features; None for a backbone without a text tower.
-
     Raises:
         UserError: see SemanticFeatures.
     """
@@ -33,9 +36,16 @@ class SemanticPair(nn.Module):
     ) -> None:
         super().__init__()
         self.features = SemanticFeatures(backbone, final_layer, weights, input_norm)
-        self.encode_text: Encode | None = None
+        self.text = ClipTextTower(backbone, weights) if backbone.startswith(CLIP) else None
+        self.words = [self.text.tokenize(text) for text in WORDS] if self.text else []
         self._middle: Tensor | None = None
-        submodule(self.features.backbone, layer, backbone).register_forward_hook(self._keep)
+        find_submodule(self.features.backbone, layer, backbone).register_forward_hook(self._keep)
+
+    @property
+    def encode_text(self) -> Encode | None:
+        """Context vectors to text features; None for a backbone without a text tower."""
+        text, words = self.text, self.words
+        return None if text is None else lambda context: text(context, words)
 
     def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
         self._middle = output.clone()  # the next layer may be an activation that works in place

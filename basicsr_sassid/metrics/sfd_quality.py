@@ -21,7 +21,7 @@ from basicsr_sassid.archs.feature_discriminator_arch import FeatureDiscriminator
 from basicsr_sassid.io.raw_weights import read_pth
 from basicsr_sassid.losses.d2sm_loss import extract_patches
 from basicsr_sassid.losses.prompt_pair import LearnablePromptPair
-from basicsr_sassid.losses.semantic_features import RANDOM
+from basicsr_sassid.losses.semantic_backbones import RANDOM
 from basicsr_sassid.losses.semantic_pair import SemanticPair
 from basicsr_sassid.utils.errors import UserError, require_path
 

@@ -37,9 +37,9 @@ class SFDModel(SRGANModel):
     """BasicSR's SRGANModel with a discriminator on semantic features (Feat-D) and a pair of prompts (TG-D).
 
     Each iteration takes a step of the generator, of the image-level discriminator, of Feat-D and of the prompts, as far
-    as they are on: ``pixel_opt``, ``perceptual_opt``, ``gan_opt`` (with ``network_d``), ``sfd_opt.feature_weight`` (with
-    ``network_feature_d``), ``sfd_opt.text_weight`` (with ``network_prompt``). The semantic network is frozen; it is in no
-    optimiser, checkpoint or DistributedDataParallel. ``sfd_<iter>.pth`` holds what SFD-IQA needs.
+    as they are on: ``pixel_opt``, ``perceptual_opt``, ``gan_opt`` (with ``network_d``), ``sfd_opt.feature_weight``
+    (with ``network_feature_d``), ``sfd_opt.text_weight`` (with ``network_prompt``). The semantic network is frozen; it
+    is in no optimiser, checkpoint or DistributedDataParallel. ``sfd_<iter>.pth`` holds what SFD-IQA needs.
     """
 
     def model_to_device(self, net: nn.Module) -> nn.Module:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from basicsr_sassid.losses.semantic_features import PRETRAINED
+from basicsr_sassid.losses.semantic_backbones import PRETRAINED
 from basicsr_sassid.utils.schema import OptionBlock
 
 
@@ -14,7 +14,8 @@ class SemanticOptions(OptionBlock):
     """Block ``train.sfd_opt.features``: the frozen network in whose features images are discriminated.
 
     Attributes:
-        backbone: a classifier or CLIP: ``clip/RN50-quickgelu``, ``efficientnet-lite0``, one of torchvision, ``timm/NAME``.
+        backbone: CLIP (``clip/RN50-quickgelu``) or a classifier: ``efficientnet-lite0``, one of torchvision,
+            ``timm/NAME``.
         layer: module whose feature map Feat-D sees.
         final_layer: module whose output the prompts are compared with; it is behind ``layer``.
         weights: ``imagenet`` (the published ones), a file, or ``random``.
