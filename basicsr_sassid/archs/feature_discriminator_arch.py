@@ -1,7 +1,7 @@
 """Feat-D: a discriminator on semantic features, for SFD (Dong et al., CVPR 2025, arXiv 2503.19295).
 
-A reconstruction: the abstract names a discriminator on pixel-wise middle features of CLIP; the paper's body could not be
-read. Written by us over BasicSR's U-Net discriminator. Licence: Apache-2.0.
+A reconstruction: the abstract names a discriminator on pixel-wise middle features of CLIP; the paper's body could not
+be read. Written by us over BasicSR's U-Net discriminator. Licence: Apache-2.0.
 """
 
 from __future__ import annotations

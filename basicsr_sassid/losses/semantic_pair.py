@@ -12,7 +12,6 @@ from basicsr_sassid.losses.prompt_pair import Encode
 from basicsr_sassid.losses.semantic_backbones import PRETRAINED, find_submodule
 from basicsr_sassid.losses.semantic_features import SemanticFeatures
 
-
 WORDS = 'good photo.', 'bad photo.'  # behind the context vectors, as in CLIP-IQA+
 
 
