@@ -6,62 +6,12 @@ import math
 
 import pytest
 import torch
-from basicsr.losses import build_loss
 from torch import Tensor, nn
 
 from basicsr_sassid.losses.d2sm_loss import D2SMLoss, extract_patches
 from basicsr_sassid.utils.errors import UserError
 
-NETWORK = {'backbone': 'squeezenet1_1', 'layer': 'features.5', 'weights': 'random'}
-
-
-def with_features(**options) -> D2SMLoss:
-    """The loss on features of a network with random weights."""
-    torch.manual_seed(0)
-    return build_loss({'type': 'D2SMLoss', **NETWORK, 'patch_size': None, **options})
-
-
-def on_vectors(**options) -> D2SMLoss:
-    """The loss on vectors: an image (N, 3, 1, 1) is its own feature."""
-    loss = with_features(**options)
-    loss.features = nn.Identity()
-    return loss
-
-
-def vectors(*rows: tuple[float, float, float]) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float32)[..., None, None]
-
-
-RESTORED = vectors((1, 0, 0), (1, 1, 0), (0, 1, 2))
-CLEAN = vectors((1, 0, 0), (0, 1, 0), (0, 1, 1))
-
-
-def kernel(a: Tensor, b: Tensor, kind: str = 'cosine') -> float:
-    cosine = float(torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0))
-    return (cosine + 1) / 2 if kind == 'cosine' else math.exp(cosine - 1)
-
-
-def distribution(
-    rows: Tensor, i: int, exclude_self: bool = True, kind: str = 'cosine', power: float = 1
-) -> list[float]:
-    """p_{j|i} for all j, eq. 2 in plain Python."""
-    values = [0.0 if exclude_self and j == i else kernel(rows[j], rows[i], kind) ** power for j in range(len(rows))]
-    return [value / sum(values) for value in values]
-
-
-def kl(q: list[float], p: list[float]) -> float:
-    return sum(a * math.log(a / b) for a, b in zip(q, p) if a > 0)
-
-
-def expected(divergence=kl, anchors=range(3), **options) -> float:
-    """Eq. 1 in plain Python."""
-    return sum(divergence(distribution(RESTORED, i, **options), distribution(CLEAN, i, **options)) for i in anchors)
-
-
-def jensen_shannon(q: list[float], p: list[float]) -> float:
-    mean = [(a + b) / 2 for a, b in zip(q, p)]
-    return (kl(q, mean) + kl(p, mean)) / 2
-
+from d2sm_scenes import CLEAN, NETWORK, RESTORED, expected, jensen_shannon, kl, on_vectors, vectors, with_features
 
 # ---- the equations ----
 
@@ -96,7 +46,8 @@ def test_d2sm_variant_is_its_formula(options, value):
 
 
 def test_d2sm_variants_differ_from_each_other():
-    values = {expected(), expected(lambda q, p: kl(p, q)), expected(jensen_shannon), expected(kind='gaussian')}
+    variants = [{}, {'direction': 'inverse_kl'}, {'direction': 'jensen_shannon'}, {'kernel': 'gaussian'}]
+    values = [float(on_vectors(**variant)(RESTORED, CLEAN)[0]) for variant in variants]
     assert len({round(value, 6) for value in values}) == 4
 
 
@@ -185,65 +136,6 @@ def test_d2sm_descending_its_gradient_lowers_it():
     assert values[-1] < 0.5 * values[1]
 
 
-# ---- queues ----
-
-
-def test_d2sm_history_counts_as_samples_without_anchors():
-    """The newest samples of a queue of 3 are the two before; only the current one is an anchor."""
-    loss = on_vectors(queue_size=3)
-    loss(RESTORED[1:], CLEAN[1:])
-    assert loss.filled == 2
-    assert float(loss(RESTORED[:1], CLEAN[:1])[0]) == pytest.approx(expected(anchors=[0]), rel=1e-4)
-    assert loss.filled == 3
-
-
-def test_d2sm_full_queue_forgets_the_oldest():
-    """Eq. 3: [newest, ..., oldest], q samples."""
-    loss = on_vectors(queue_size=4)
-    for number in range(1, 4):
-        loss(vectors((number, 1, 0), (number, 2, 0)), CLEAN[:2])
-    rows = [(3, 1), (3, 2), (2, 1), (2, 2)]
-    expected_rows = nn.functional.normalize(torch.tensor([(*row, 0.0) for row in rows]))
-    torch.testing.assert_close(loss.restored_queue, expected_rows)
-
-
-def test_d2sm_odd_batch_wraps_around():
-    loss = on_vectors(queue_size=4)
-    for number in range(1, 4):
-        loss(vectors(*[(number, k, 1) for k in range(3)]), CLEAN)
-    rows = [(3.0, 0, 1), (3, 1, 1), (3, 2, 1), (2, 0, 1)]
-    torch.testing.assert_close(loss.restored_queue, nn.functional.normalize(torch.tensor(rows)))
-
-
-def test_d2sm_batch_larger_than_the_queue_is_compared_whole():
-    loss = on_vectors(queue_size=2)
-    for _ in range(2):
-        assert float(loss(RESTORED, CLEAN)[0]) == pytest.approx(expected(), rel=1e-4)
-    assert loss.filled == 2
-
-
-def test_d2sm_history_has_no_gradient():
-    loss = with_features()
-    first = torch.rand(2, 3, 48, 48, requires_grad=True)
-    loss(first, torch.rand(2, 3, 48, 48))
-    loss(torch.rand(2, 3, 48, 48, requires_grad=True), torch.rand(2, 3, 48, 48))[0].backward()
-    assert first.grad is None
-
-
-def test_d2sm_queues_are_restored_by_load_queues():
-    first, second = on_vectors(), on_vectors()
-    first(RESTORED, CLEAN)
-    second.load_queues(first.queues())
-    torch.testing.assert_close(second(CLEAN, RESTORED)[0], first(CLEAN, RESTORED)[0], rtol=0, atol=0)
-
-
-def test_d2sm_crops_of_another_size_raise_value_error():
-    loss = with_features()
-    loss(torch.rand(2, 3, 48, 48), torch.rand(2, 3, 48, 48))
-    with pytest.raises(ValueError, match='All crops of a training must have one size'):
-        loss(torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64))
-
-
 # ---- patches ----
 
 
@@ -299,7 +191,7 @@ def test_d2sm_under_autocast_is_float32_and_equal():
     [
         ({'temprature': 1}, r"D2SMLoss: unknown key 'temprature'. Did you mean 'temperature'\?"),
         ({'temperature': 0}, r'D2SMLoss.temperature: expected .*0.0001, got 0'),
-        ({'queue_size': 0}, r'D2SMLoss.queue_size: expected .* 1, got 0'),
+        ({'queue_size': 2}, r'D2SMLoss.queue_size: expected .* 3, got 2'),
         ({'patch_size': 0}, r'D2SMLoss.patch_size: .* got 0'),
         ({'stride': 1.5}, r'D2SMLoss.stride: .* got 1.5'),
         ({'direction': 'forward'}, r"D2SMLoss.direction: .*kl.* got 'forward'"),
@@ -312,3 +204,8 @@ def test_d2sm_under_autocast_is_float32_and_equal():
 def test_d2sm_bad_option_raises_user_error(options, message):
     with pytest.raises(UserError, match=message):
         D2SMLoss(**NETWORK, **options)
+
+
+def test_d2sm_images_of_different_sizes_raise_value_error():
+    with pytest.raises(ValueError, match=r'expected images of one size, got \(2, 3, 64, 64\) and \(2, 3, 64, 60\)'):
+        with_features()(torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 60))

@@ -12,12 +12,13 @@ from basicsr.models import build_model
 
 from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.utils.errors import UserError
+from sassid import main
 
 from helpers import (
+    ROOT,
     assert_same,
     latest_params,
     log_of,
-    run_module,
     synthetic_options,
     train_in_two_processes,
     trained,
@@ -150,13 +151,41 @@ def test_d2sm_model_keeps_the_queues_of_the_newest_two_states(photographs, loss,
     torch.testing.assert_close(queues['clean'], model.cri_d2sm.clean_queue, rtol=0, atol=0)
 
 
-def test_d2sm_model_without_its_queue_file_resumes_with_a_warning(photographs, loss, tmp_path):
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [('missing', 'missing or damaged'), ('damaged', 'missing or damaged'), ('layer', 'they are of another layer')],
+)
+def test_d2sm_model_without_its_queues_resumes_with_empty_ones(photographs, loss, tmp_path, change, reason):
     opt = options(photographs, loss)
     trained(opt, tmp_path)
-    for name in ('8.state', '6_queues_0.pth'):
-        (states(tmp_path) / name).unlink()
-    trained(opt, tmp_path, auto_resume=True)
-    assert '6_queues_0.pth is missing: the queues of D2SM start empty' in log_of(tmp_path)
+    (states(tmp_path) / '8.state').unlink()
+    queues = states(tmp_path) / '6_queues_0.pth'
+    if change == 'missing':
+        queues.unlink()
+    elif change == 'damaged':
+        queues.write_bytes(queues.read_bytes()[:100])
+    else:
+        loss['layer'] = 'features.4'
+    model = trained(options(photographs, loss), tmp_path, auto_resume=True)
+    assert f'6_queues_0.pth: the queues of D2SM start empty ({reason}' in log_of(tmp_path)
+    assert model.cri_d2sm.filled == 12  # of the two iterations since
+
+
+def test_d2sm_model_loss_that_is_not_finite_raises_user_error(photographs, loss, tmp_path):
+    model = built(options(photographs, loss), tmp_path)
+    model.feed_data({'lq': torch.full((2, 4, 32, 32), torch.nan), 'gt': torch.rand(2, 3, 32, 32)})
+    model.optimize_parameters(1)
+    with pytest.raises(UserError, match='train: l_pix is nan. Lower the learning rate'):
+        model.get_current_log()
+
+
+def test_d2sm_model_average_has_the_statistics_of_batch_normalisation(photographs, loss, tmp_path):
+    model = built(options(photographs, loss, ema_decay=0.9), tmp_path)
+    model.net_g.register_buffer('statistics', torch.zeros(1))
+    model.net_g_ema.register_buffer('statistics', torch.zeros(1))
+    model.net_g.statistics.fill_(3)
+    model.model_ema(0.9)
+    assert float(model.net_g_ema.statistics) == 3
 
 
 @pytest.mark.multiprocess
@@ -180,6 +209,9 @@ def test_d2sm_model_in_two_processes_has_a_queue_each_and_resumes(photographs, l
     ('changes', 'message'),
     [
         ({'d2sm_opt': None}, r'train.d2sm_opt: D2SMModel needs this block'),
+        ({'d2sm_opt': True}, r'train.d2sm_opt: expected a block of type D2SMLoss, got True'),
+        ({'d2sm_opt': {'type': 'L1Loss'}}, r'train.d2sm_opt: expected a block of type D2SMLoss'),
+        ({'pixel_opt': None}, r'train: D2SMModel needs pixel_opt or perceptual_opt too'),
         ({'d2sm_opt': {'temprature': 1}}, r"train.d2sm_opt: D2SMLoss: unknown key 'temprature'. Did you mean"),
         ({'d2sm_opt': {'backbone': 'vgg20'}}, r"train.d2sm_opt: backbone: 'vgg20' is no classifier of torchvision"),
     ],
@@ -194,21 +226,18 @@ def test_d2sm_model_bad_option_raises_user_error_before_anything_is_written(
     assert not (tmp_path / 'experiments').exists()
 
 
-def test_option_file_for_the_cpu_trains_and_validates(tmp_path):
+def test_option_file_for_the_cpu_trains_and_validates(tmp_path, monkeypatch):
     """As its first lines have it, for two iterations."""
     pytest.importorskip('efficientnet_lite_pytorch')
-    from helpers import ROOT
-
-    run_module('sassid', 'prepare', 'skimage', '-o', 'datasets', cwd=tmp_path)
-    done = run_module(
-        'basicsr_sassid.train',
-        '-opt',
-        str(ROOT / 'options/d2sm/train_cpu.yml'),
-        '--force_yml',
+    monkeypatch.chdir(tmp_path)
+    main(['prepare', 'skimage', '-o', 'datasets'])
+    changes = [
         'train:total_iter=2',
         'val:val_freq=2',
         'datasets:train:num_worker_per_gpu=0',
-        cwd=tmp_path,
-    )
-    assert '# psnr' in done.stdout
+        'logger:use_tb_logger=false',
+    ]
+    main(['train', '-opt', str(ROOT / 'options/d2sm/train_cpu.yml'), '--force_yml', *changes])
+    log = next((tmp_path / 'experiments/d2sm_ffdnet_cpu').glob('train_*.log')).read_text()
+    assert '# psnr' in log
     assert (tmp_path / 'experiments/d2sm_ffdnet_cpu/models/net_g_latest.pth').exists()

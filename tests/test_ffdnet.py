@@ -9,7 +9,9 @@ from basicsr.archs import build_network
 from torch.nn import functional as F
 
 from basicsr_sassid import Denoiser
+from basicsr_sassid.inference.export import export_onnx
 from basicsr_sassid.io.checkpoint import save_weights
+from basicsr_sassid.utils.errors import UserError
 
 SMALL = {'type': 'FFDNet', 'num_feat': 8, 'num_conv': 3}
 
@@ -63,9 +65,13 @@ def test_ffdnet_without_a_map_raises_value_error():
 @pytest.mark.parametrize(
     ('option', 'message'),
     [
-        ({'num_conv': 1}, 'num_conv: expected a number >= 2, got 1'),
-        ({'sigma': -1}, 'sigma: expected a number from 0 to 255'),
-        ({'sigma': 300}, 'sigma: expected a number from 0 to 255'),
+        ({'num_conv': 1}, 'num_conv: expected a whole number >= 2, got 1'),
+        ({'num_feat': 0}, 'num_feat: expected a whole number >= 1, got 0'),
+        ({'num_in_ch': 1.5}, 'num_in_ch: expected a whole number >= 1, got 1.5'),
+        ({'sigma': 0}, 'sigma: expected a number above 0, up to 255'),
+        ({'sigma': 300}, 'sigma: expected a number above 0, up to 255'),
+        ({'sigma': '25'}, "sigma: expected a number above 0, up to 255 .* got '25'"),
+        ({'sigma': True}, 'sigma: expected a number above 0, up to 255 .* got True'),
     ],
 )
 def test_ffdnet_bad_option_raises_value_error(option, message):
@@ -87,3 +93,25 @@ def test_ffdnet_file_denoises_with_its_sigma(tmp_path):
     with torch.no_grad():
         expected = net(torch.from_numpy(noisy).permute(2, 0, 1)[None])[0].permute(1, 2, 0).clamp(0, 1).numpy()
     np.testing.assert_allclose(Denoiser(tmp_path / 'net_g.pth', 'cpu')(noisy), expected, atol=1e-5)
+
+
+def test_denoiser_of_ffdnet_without_a_noise_level_raises_user_error(tmp_path):
+    net = build_network(SMALL)
+    save_weights({'params': net.state_dict(), 'network': SMALL, 'img_range': 1.0}, tmp_path / 'net_g.pth')
+    with pytest.raises(
+        UserError, match=r"FFDNet needs the noise level .*--network '{type: FFDNet, num_feat: 8, sigma: 25}'"
+    ):
+        Denoiser(tmp_path / 'net_g.pth', 'cpu')
+
+
+@pytest.mark.slow
+def test_export_of_ffdnet_takes_images_without_a_map(tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    network = {**SMALL, 'sigma': 25.0}
+    net = build_network(network)
+    save_weights({'params': net.state_dict(), 'network': network, 'img_range': 1.0}, tmp_path / 'net_g.pth')
+    export_onnx(tmp_path / 'net_g.pth', tmp_path / 'net.onnx')
+    image = np.random.default_rng(0).random((1, 3, 21, 34), np.float32)
+    result = onnxruntime.InferenceSession(tmp_path / 'net.onnx').run(None, {'lq': image})[0]
+    with torch.no_grad():
+        np.testing.assert_allclose(result, net(torch.from_numpy(image)).numpy(), atol=1e-4)

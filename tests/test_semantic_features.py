@@ -97,20 +97,27 @@ def test_semantic_features_logits_are_the_networks_output():
 # ---- VGG: names of layers ----
 
 
-def test_semantic_features_vgg_names_are_those_of_basicsr(monkeypatch):
-    """The published weights through BasicSR's extractor, and a file of the same weights through torchvision."""
+@pytest.mark.slow
+def test_semantic_features_vgg19_is_basicsrs_extractor(monkeypatch):
+    """conv5_4, before its ReLU, of the published weights."""
     torch.manual_seed(0)
-    net = torchvision.models.vgg11(weights=None)
-    monkeypatch.setattr(
-        torchvision.models._api, 'load_state_dict_from_url', lambda *args, **kwargs: net.state_dict(), raising=False
-    )
-    x = torch.rand(1, 3, 64, 64)
-    published = SemanticFeatures('vgg11')
+    state = torchvision.models.vgg19(weights=None).state_dict()
+    monkeypatch.setattr(torchvision.models._api, 'load_state_dict_from_url', lambda *args, **kwargs: state)
+    monkeypatch.chdir('/')  # no experiments/pretrained_models here
+    published, x = SemanticFeatures(), torch.rand(1, 3, 32, 32)
     assert type(published.backbone).__name__ == 'VGGFeatureExtractor'
-    normalised = (x - published.mean) / published.std
-    torch.testing.assert_close(published(x), net.features[:19](normalised))  # conv5_2, before its ReLU
-    fc7 = SemanticFeatures('vgg11', 'fc7')
-    torch.testing.assert_close(fc7(x), net.eval().classifier[:4](net.avgpool(net.features(normalised)).flatten(1)))
+    layers = torchvision.models.vgg19(weights=None).features[:35]
+    layers.load_state_dict({key.removeprefix('features.'): value for key, value in state.items() if key[0] == 'f'})
+    torch.testing.assert_close(published(x), layers((x - published.mean) / published.std))
+
+
+def test_semantic_features_vgg_names_are_torchvisions_modules():
+    assert SemanticFeatures('vgg11', 'fc7', 'random').layer == 'classifier.3'
+
+
+@pytest.mark.slow
+def test_semantic_features_vgg_with_batch_normalisation_has_basicsrs_names():
+    assert SemanticFeatures('vgg11_bn', weights='random').layer == 'features.25'
 
 
 def test_semantic_features_vgg_default_layer_is_the_last_convolution():
@@ -208,3 +215,27 @@ def test_semantic_features_weights_pretrained_is_another_name_of_imagenet():
 def test_semantic_features_efficientnet_lite0_takes_any_size():
     pytest.importorskip('efficientnet_lite_pytorch')
     assert SemanticFeatures('efficientnet-lite0')(torch.rand(2, 3, 97, 130)).shape[:2] == (2, 1280)
+
+
+def test_semantic_features_layer_that_is_not_called_raises_user_error():
+    pytest.importorskip('efficientnet_lite_pytorch')
+    features = SemanticFeatures('efficientnet-lite0', '_blocks', 'random')
+    with pytest.raises(UserError, match='the forward pass of efficientnet-lite0 does not call _blocks'):
+        features(torch.rand(1, 3, 64, 64))
+
+
+def test_semantic_features_image_that_is_too_small_raises_user_error():
+    with pytest.raises(UserError, match='squeezenet1_1 fails on images of 4x4 pixels: .* Take larger crops or patches'):
+        SemanticFeatures(**SMALL)(torch.rand(1, 3, 4, 4))
+
+
+def test_semantic_features_torchvision_norm_is_that_of_the_weights():
+    features = SemanticFeatures('efficientnet_v2_s', 'features.0', 'random')
+    transforms = torchvision.models.EfficientNet_V2_S_Weights.DEFAULT.transforms()
+    assert features.mean.flatten().tolist() == pytest.approx(transforms.mean)
+
+
+def test_semantic_features_wrong_layer_is_reported_before_the_download(monkeypatch):
+    monkeypatch.setattr(torchvision.models._api, 'load_state_dict_from_url', lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(UserError, match="resnet18 has no layer 'x'"):
+        SemanticFeatures('resnet18', 'x')

@@ -1,4 +1,4 @@
-"""FFDNet: a denoiser whose input holds the noise level (Zhang et al., IEEE TIP 2018, arXiv 1710.04026; section III).
+"""FFDNet: a denoiser whose input holds the noise level (Zhang et al., IEEE TIP 2018, arXiv 1710.04026).
 
 Written from the paper. Licence: Apache-2.0.
 Differs from the paper: no batch normalisation, which the authors merge into the convolutions after training. This is
@@ -24,8 +24,8 @@ class FFDNet(nn.Module):
     Args:
         num_in_ch: channels of the noisy image; the prediction has as many.
         num_feat: width; 96 for colour, 64 for grey images in the paper.
-        num_conv: convolutions; 12 for colour, 15 for grey images in the paper.
-        sigma: noise level in 8-bit grey levels of images that come without a map; None: every input has a map.
+        num_conv: convolutions, >= 2; 12 for colour, 15 for grey images in the paper.
+        sigma: noise level, above 0, up to 255 in 8-bit grey levels, of images without a map; None: every input has one.
 
     Shape:
         (N, num_in_ch + 1, H, W) -> (N, num_in_ch, H, W), any H and W >= 1, values in [0, 1]. The last channel of the
@@ -33,7 +33,7 @@ class FFDNet(nn.Module):
         also (N, num_in_ch, H, W).
 
     Raises:
-        ValueError: ``num_conv`` is below 2, ``sigma`` is negative, or an input has another number of channels.
+        ValueError: an argument is out of its range, or an input has another number of channels.
     """
 
     multiple_of = _STEP
@@ -41,11 +41,13 @@ class FFDNet(nn.Module):
 
     def __init__(self, num_in_ch: int = 3, num_feat: int = 96, num_conv: int = 12, sigma: float | None = None) -> None:
         super().__init__()
-        if isinstance(num_conv, bool) or not isinstance(num_conv, int) or num_conv < 2:
-            raise ValueError(f'num_conv: expected a number >= 2, got {num_conv!r}')
-        if sigma is not None and not 0 <= sigma <= 255:
-            raise ValueError(f'sigma: expected a number from 0 to 255 (8-bit grey levels), got {sigma!r}')
-        self.num_in_ch, self.sigma = num_in_ch, sigma
+        for name, value, least in (('num_in_ch', num_in_ch, 1), ('num_feat', num_feat, 1), ('num_conv', num_conv, 2)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f'{name}: expected a whole number >= {least}, got {value!r}')
+        is_number = isinstance(sigma, int | float) and not isinstance(sigma, bool)
+        if sigma is not None and not (is_number and 0 < sigma <= 255):
+            raise ValueError(f'sigma: expected a number above 0, up to 255 (8-bit grey levels), got {sigma!r}')
+        self.num_in_ch, self.num_feat, self.sigma = num_in_ch, num_feat, sigma
         sub_channels = num_in_ch * _STEP**2
         layers: list[nn.Module] = [nn.Conv2d(sub_channels + 1, num_feat, 3, padding=1), nn.ReLU(inplace=True)]
         for _ in range(num_conv - 2):
@@ -53,7 +55,7 @@ class FFDNet(nn.Module):
         layers.append(nn.Conv2d(num_feat, sub_channels, 3, padding=1))
         self.body = nn.Sequential(*layers)
         for layer in self.body:
-            if isinstance(layer, nn.Conv2d):  # section III-C: orthogonal, which keeps the scale from layer to layer
+            if isinstance(layer, nn.Conv2d):  # orthogonal filters, as in the paper
                 nn.init.orthogonal_(layer.weight)
                 nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -24,7 +25,7 @@ class NoiseOptions(OptionBlock):
             each sample. The default is the range of FFDNet (Zhang et al., IEEE TIP 2018).
         photons: of ``camera``: electrons of a saturated pixel, 1 to 1,000,000; fewer are noisier. ``[low, high]``:
             log-uniform, drawn for each sample, so that each doubling of the exposure is as frequent.
-        read_noise: of ``camera``: standard deviation in electrons.
+        read_noise: of ``camera``: standard deviation, 0 to 1000 electrons.
         jpeg_quality: of ``camera``: 1 to 100; ``~`` leaves JPEG out.
     """
 
@@ -63,9 +64,11 @@ class SyntheticNoiseOptions(PhotoOptions):
         dataroot_gt: folder of clean images, searched below, or ``*.lmdb``.
         noise: what is added; in the phases ``val`` and ``test`` its ``sigma`` or ``photons`` is one number.
         noise_map: the noisy image has a fourth channel, sigma / 255, as FFDNet expects it; with ``awgn`` only.
-        seed: of the noise in the phases ``val`` and ``test``; in phase ``train`` the seed of the training is used.
+        seed: of the noise in the phases ``val`` and ``test``, 0 to 2^32 - 1; in phase ``train`` the seed of the training
+            is used.
     """
 
+    renamed_keys: ClassVar[Mapping[str, str]] = {'gt_size': 'patch_size'}
     dataroot_gt: RootPath
     noise: NoiseOptions = NoiseOptions()
     noise_map: bool = False

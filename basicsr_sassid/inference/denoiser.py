@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from basicsr_sassid.archs.capabilities import capabilities_of
+from basicsr_sassid.archs.ffdnet_arch import FFDNet
 from basicsr_sassid.inference.subsampled import InferenceConfig, check_blind_size, subsampled_inference
 from basicsr_sassid.io.author_checkpoints import infer_network_options
 from basicsr_sassid.io.checkpoint import build_card_network, build_network, load_state, read_weights, state_dict_of
@@ -61,6 +62,11 @@ def load_for_inference(
         load_state(net, state, weights)
     else:
         net = build_card_network(block, state, weights)
+    if isinstance(net, FFDNet) and net.sigma is None:
+        raise UserError(
+            f"{weights}: FFDNet needs the noise level (8-bit grey levels): --network '{{type: FFDNet, num_feat: "
+            f"{net.num_feat}, sigma: 25}}', or the argument network of Denoiser"
+        )
     role = content.get('role')
     return LoadedNetwork(
         net,

@@ -48,7 +48,8 @@ def export_onnx(
     except ImportError as error:
         raise UserError(f'export needs {error.name}: pip install onnx onnxscript') from error
     net = _UnitRange(denoise.net, denoise.img_range).eval()
-    channels = next(net.parameters()).shape[1]
+    # FFDNet's first layer sees sub-images and the noise level
+    channels = getattr(denoise.net, 'num_in_ch', None) or next(net.parameters()).shape[1]
     # sides that are neither equal nor multiples of 32: the padding must stay in the graph
     example = torch.rand(2, channels, 70, 101)
     report(f'tracing {type(denoise.net).__name__}: up to a few minutes')

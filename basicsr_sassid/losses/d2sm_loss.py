@@ -8,6 +8,7 @@ current batch keep theirs. Licence: Apache-2.0.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from basicsr_sassid.losses.semantic_features import PRETRAINED, SemanticFeatures
 from basicsr_sassid.utils.schema import OptionBlock
 
+_OF_FEATURES = {'backbone', 'layer', 'weights', 'input_norm', 'patch_size', 'img_range'}  # options of the samples
 _TINY = 1e-12  # least kernel value: opposite features have 0, whose logarithm is not finite
 
 
@@ -26,7 +28,7 @@ class D2SMOptions(OptionBlock):
     """Block of a D2SMLoss. The defaults are the paper's.
 
     Attributes:
-        loss_weight: factor of the loss. The published weight 1 belongs to a loss without a gradient: tune it.
+        loss_weight: factor of the loss, above 0. The published weight 1 belongs to a loss without a gradient: tune it.
         direction: ``kl``: divergence of the restored distribution from the clean one, as printed; ``inverse_kl``: of
             the clean one from the restored one; ``jensen_shannon``: the mean of the divergences of both from their
             mean.
@@ -34,17 +36,18 @@ class D2SMOptions(OptionBlock):
         reduction: ``sum`` over samples and pairs (eq. 1); ``rows``: mean over the samples of the batch, each summed
             over its pairs; ``mean``: mean over all entries, as the released code.
         kernel: ``cosine``: (cosine + 1) / 2; ``gaussian``: exp(-squared distance / 2) of the normalised features.
-        temperature: the kernel is raised to 1 / temperature. Features behind ReLUs have cosines near 1 and an almost
-            uniform kernel; a temperature of 0.01 to 0.1 brings out their differences.
-        queue_size: samples of a queue, this batch included.
-        patch_size: side in pixels of the patches that are the samples ("internal"). A crop that is smaller is one
-            sample; None: every crop is.
-        stride: distance between patches in pixels.
+        temperature: 0.0001 to 10,000; the kernel is raised to 1 / temperature. Features behind ReLUs have cosines near
+            1 and an almost uniform kernel, whose differences a temperature of 0.01 to 0.1 brings out.
+        queue_size: samples of a queue, this batch included, >= 3. A batch with as many or more is compared whole and
+            has no history.
+        patch_size: side in pixels, >= 1, of the patches that are the samples ("internal"). A side of the crop that is
+            shorter is taken whole. None: every crop is one sample.
+        stride: distance between patches in pixels, >= 1.
         backbone: ``vgg19`` or another classifier of torchvision, ``timm/NAME``, ``efficientnet-lite0``, ``clip/NAME``.
         layer: of the backbone; default: its last convolution, conv5_4 of VGG-19. See SemanticFeatures.
         weights: ``imagenet`` or ``pretrained``: the published ones; a file; or ``random``.
         input_norm: of the images: ``auto``, ``imagenet``, ``mean`` (as released), ``lite``, ``none``.
-        img_range: value of white; 1 for BasicSR's images.
+        img_range: value of white, above 0; 1 for BasicSR's images.
     """
 
     loss_weight: float = Field(default=1.0, gt=0, le=10**9)
@@ -53,7 +56,7 @@ class D2SMOptions(OptionBlock):
     reduction: Literal['sum', 'rows', 'mean'] = 'sum'
     kernel: Literal['cosine', 'gaussian'] = 'cosine'
     temperature: float = Field(default=1.0, ge=1e-4, le=10**4)
-    queue_size: int = Field(default=256, ge=1, le=10**6)
+    queue_size: int = Field(default=256, ge=3, le=10**6)
     patch_size: int | None = Field(default=224, ge=1, le=16384)
     stride: int = Field(default=56, ge=1, le=16384)
     backbone: str = 'vgg19'
@@ -84,6 +87,7 @@ class D2SMLoss(nn.Module):
 
     Raises:
         UserError: an unknown option, a value out of range, see also SemanticFeatures.
+        ValueError: in the forward pass, for images of different sizes, or of another size than before.
     """
 
     restored_queue: Tensor
@@ -106,6 +110,10 @@ class D2SMLoss(nn.Module):
     def forward(self, restored: Tensor, clean: Tensor) -> tuple[Tensor, None]:
         """(loss, None), a scalar: BasicSR's perceptual losses return a perceptual and a style term."""
         options = self.options
+        if restored.shape != clean.shape:
+            raise ValueError(
+                f'D2SMLoss: expected images of one size, got {tuple(restored.shape)} and {tuple(clean.shape)}'
+            )
         with torch.autocast(restored.device.type, enabled=False):
             current = self._normalised_features(restored)
             with torch.no_grad():
@@ -118,16 +126,23 @@ class D2SMLoss(nn.Module):
             log_p = self._log_similarities(target, self.clean_queue)
             log_q = self._log_similarities(current, self.restored_queue)
             loss = self._reduced(_DIVERGENCES[options.direction](log_q, log_p))
-        self.restored_queue = self._enqueued(current.detach(), self.restored_queue)
-        self.clean_queue = self._enqueued(target, self.clean_queue)
+        if bool(torch.isfinite(current).all() & torch.isfinite(target).all()):  # one bad batch would stay for many
+            self.restored_queue = self._enqueued(current.detach(), self.restored_queue)
+            self.clean_queue = self._enqueued(target, self.clean_queue)
         return options.loss_weight * loss, None
 
-    def queues(self) -> dict[str, Tensor]:
-        """The samples of both queues, newest first, on the CPU: what an exactly resumed training needs."""
-        return {'restored': self.restored_queue.cpu(), 'clean': self.clean_queue.cpu()}
+    def queues(self) -> dict[str, Any]:
+        """The samples of both queues, newest first, on the CPU, and the options that they depend on: what an exactly
+        resumed training needs."""
+        options = self.options.model_dump(include=_OF_FEATURES)
+        return {'restored': self.restored_queue.cpu(), 'clean': self.clean_queue.cpu(), 'options': options}
 
-    def load_queues(self, queues: dict[str, Tensor]) -> None:
-        """Inverse of :meth:`queues`."""
+    def load_queues(self, queues: Mapping[str, Any]) -> None:
+        """Inverse of :meth:`queues`. Raises ValueError if they are of other options."""
+        found, expected = queues['options'], self.options.model_dump(include=_OF_FEATURES)
+        changed = [key for key in expected if found.get(key) != expected[key]]
+        if changed:
+            raise ValueError(f'they are of another {changed[0]}, {found.get(changed[0])!r}')
         device = self.restored_queue.device
         self.restored_queue, self.clean_queue = queues['restored'].to(device), queues['clean'].to(device)
 

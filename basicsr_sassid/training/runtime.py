@@ -58,16 +58,13 @@ def start_processes(launcher: str, dist_params: DistOptions) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-def wrap_distributed(
-    net: nn.Module, opt: Mapping[str, Any], device: torch.device, broadcast_buffers: bool = True
-) -> nn.Module:
+def wrap_distributed(net: nn.Module, opt: Mapping[str, Any], device: torch.device) -> nn.Module:
     """The network, wrapped where several processes, on GPUs or CPUs, train it together.
 
     Args:
         net: network on ``device``.
         opt: of resolve_options.
         device: of the network.
-        broadcast_buffers: of torch's DistributedDataParallel.
     """
     if not opt['dist']:
         return net
@@ -75,7 +72,6 @@ def wrap_distributed(
         net,
         device_ids=[torch.cuda.current_device()] if device.type == 'cuda' else None,
         find_unused_parameters=opt.get('find_unused_parameters', False),
-        broadcast_buffers=broadcast_buffers,
     )
 
 
