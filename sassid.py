@@ -34,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for add in (
         add_train,
+        add_test,
         add_prepare,
         add_denoise,
         add_submit,
@@ -90,12 +91,20 @@ def _add_force_yml(parser: argparse.ArgumentParser, example: str) -> None:
 
 
 def add_train(commands: Commands) -> None:
-    """`sassid train` and `sassid test`."""
-    for name, settings in (('train', {'interrupted': AUTO_RESUME}), ('test', {})):
-        text = f'{name} by an option file'
-        parser = commands.add_parser(name, help=text, description=f'{text.capitalize()}.')
-        add_training_arguments(parser)
-        parser.set_defaults(run=f'run_{name}', **settings)
+    """`sassid train`."""
+    _add_training(commands, 'train', interrupted=AUTO_RESUME)
+
+
+def add_test(commands: Commands) -> None:
+    """`sassid test`."""
+    _add_training(commands, 'test')
+
+
+def _add_training(commands: Commands, name: str, **settings: str) -> None:
+    text = f'{name} by an option file'
+    parser = commands.add_parser(name, help=text, description=f'{text.capitalize()}.')
+    add_training_arguments(parser)
+    parser.set_defaults(run=f'run_{name}', **settings)
 
 
 # ---- inference ----
@@ -255,19 +264,10 @@ def add_submit(commands: Commands) -> None:
         server = servers.add_parser(
             name, help=text, description=f'Denoise the noisy images of {text}, and write the submission to its server.'
         )
-        server.add_argument(
-            'downloaded',
-            help='the folder with BenchmarkNoisyBlocksSrgb.mat'
-            if name == 'sidd'
-            else 'the folder with info.mat and images_srgb',
-        )
-        server.add_argument(
-            '-o',
-            '--output',
-            required=True,
-            metavar=output,
-            help='SubmitSrgb.mat, or .csv for Kaggle' if name == 'sidd' else 'folder: zip its files',
-        )
+        parts = 'BenchmarkNoisyBlocksSrgb.mat' if name == 'sidd' else 'info.mat and images_srgb'
+        server.add_argument('downloaded', help=f'the folder with {parts}')
+        text = 'SubmitSrgb.mat, or .csv for Kaggle' if name == 'sidd' else 'folder: zip its files'
+        server.add_argument('-o', '--output', required=True, metavar=output, help=text)
         server.add_argument('--weights', required=True, metavar='net_g.pth')
         server.add_argument(
             '--self-ensemble', action='store_true', help="mean over eight flips and turns, as the authors' submission"

@@ -64,8 +64,8 @@ class SyntheticNoiseOptions(PhotoOptions):
         dataroot_gt: folder of clean images, searched below, or ``*.lmdb``.
         noise: what is added; in the phases ``val`` and ``test`` its ``sigma`` or ``photons`` is one number.
         noise_map: the noisy image has a fourth channel, sigma / 255, as FFDNet expects it; with ``awgn`` only.
-        seed: of the noise in the phases ``val`` and ``test``, 0 to 2^32 - 1; in phase ``train`` the seed of the training
-            is used.
+        seed: of the noise in the phases ``val`` and ``test``, 0 to 2^32 - 1; in phase ``train`` the training's seed is
+            used.
     """
 
     renamed_keys: ClassVar[Mapping[str, str]] = {'gt_size': 'patch_size'}

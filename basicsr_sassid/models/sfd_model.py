@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,18 @@ from basicsr_sassid.io.atomic import save_torch
 from basicsr_sassid.io.checkpoint import build_network
 from basicsr_sassid.losses.semantic_pair import SemanticPair
 from basicsr_sassid.training.optim import make_optimizer, make_scheduler
-from basicsr_sassid.training.runtime import wrap_distributed
 from basicsr_sassid.training.sfd_schema import SFDOptions
 from basicsr_sassid.training.stages import on_cpu
+from basicsr_sassid.training.stock import StockModelMixin
 from basicsr_sassid.utils.errors import UserError
 
 SFD_FORMAT = 1  # of sfd_*.pth
 _LOSSES = ('pixel_opt', 'perceptual_opt', 'gan_opt')
+_SWITCHES = {'d': 'train.gan_opt', 'feature_d': 'train.sfd_opt.feature_weight', 'prompt': 'train.sfd_opt.text_weight'}
 
 
 @MODEL_REGISTRY.register()
-class SFDModel(SRGANModel):
+class SFDModel(StockModelMixin, SRGANModel):
     """BasicSR's SRGANModel with a discriminator on semantic features (Feat-D) and a pair of prompts (TG-D).
 
     Each iteration takes a step of the generator, of the image-level discriminator, of Feat-D and of the prompts, as far
@@ -42,17 +43,13 @@ class SFDModel(SRGANModel):
     is in no optimiser, checkpoint or DistributedDataParallel. ``sfd_<iter>.pth`` holds what SFD-IQA needs.
     """
 
-    def model_to_device(self, net: nn.Module) -> nn.Module:
-        """SRGANModel's, also for several processes on CPUs."""
-        return wrap_distributed(net.to(self.device), self.opt, self.device, broadcast_buffers=False)
-
     # ---- set-up ----
 
     def init_training_settings(self) -> None:
         """Build the losses, the networks that are trained beside the generator, their optimisers and schedules."""
         train = self.opt['train']
         self.options = SFDOptions.parse(train.get('sfd_opt') or {}, 'train.sfd_opt')
-        self._check_parts()
+        check_parts(self.opt, self._parts())
         self.cri_pix, self.cri_perceptual, self.cri_gan = (
             build_loss(train[key]).to(self.device) if train.get(key) else None for key in _LOSSES
         )
@@ -65,7 +62,7 @@ class SFDModel(SRGANModel):
         self.net_d, self.net_feature_d, self.net_prompt = (
             self._part(name) if is_on else None for name, is_on in self._parts().items()
         )
-        self._check_prompt()
+        check_prompt(self.opt, self.options, self.features)
         self.net_g.train()
         self.ema_decay = train.get('ema_decay', 0)
         if self.ema_decay > 0:
@@ -81,29 +78,6 @@ class SFDModel(SRGANModel):
             'feature_d': self.options.feature_weight > 0,
             'prompt': self.options.text_weight > 0,
         }
-
-    def _check_parts(self) -> None:
-        """Raise UserError if a part lacks its network or optimiser, or nothing trains the generator."""
-        weights = {
-            'd': 'train.gan_opt',
-            'feature_d': 'train.sfd_opt.feature_weight',
-            'prompt': 'train.sfd_opt.text_weight',
-        }
-        for name, is_on in self._parts().items():
-            for key, block in ((f'network_{name}', self.opt), (f'train.optim_{name}', self.opt['train'])):
-                if is_on and not block.get(key.removeprefix('train.')):
-                    raise UserError(f'{key}: {weights[name]} needs this block. Add it, or switch {weights[name]} off.')
-        if not any(self._parts().values()) and not any(self.opt['train'].get(key) for key in _LOSSES):
-            raise UserError('train: every loss is off, there is nothing to train')
-
-    def _check_prompt(self) -> None:
-        """Raise UserError if the prompts need a text tower that the backbone lacks."""
-        net = self.net_prompt and self.get_bare_model(self.net_prompt)
-        if net is not None and net.num_context and self.features is not None and self.features.encode_text is None:
-            raise UserError(
-                f'network_prompt.num_context: {self.options.features.backbone} has no text tower, expected 0 (class '
-                f'vectors), got {net.num_context}'
-            )
 
     def _part(self, name: str) -> nn.Module:
         """``network_<name>`` on the device, with the weights that ``path`` names."""
@@ -251,21 +225,43 @@ class SFDModel(SRGANModel):
             self.save_network(getattr(self, f'net_{name}'), f'net_{name}', current_iter)
         if self.features is not None and self.opt['rank'] == 0:
             label = 'latest' if current_iter == -1 else current_iter
-            save_torch(self.iqa_file(), Path(self.opt['path']['models']) / f'sfd_{label}.pth')
+            nets = {name: self.get_bare_model(getattr(self, f'net_{name}')) for name in self.trained[1:] if name != 'd'}
+            save_torch(iqa_file(self.opt, self.options, nets), Path(self.opt['path']['models']) / f'sfd_{label}.pth')
         self.save_training_state(epoch, current_iter)
-
-    def iqa_file(self) -> dict[str, Any]:
-        """Content of ``sfd_*.pth``: the semantic network's options, and Feat-D and prompts with their options."""
-        content: dict[str, Any] = {'format': SFD_FORMAT, 'features': self.options.features.model_dump()}
-        for name in ('feature_d', 'prompt'):
-            net = getattr(self, f'net_{name}')
-            if net is not None:
-                content[name] = {
-                    'network': self.opt[f'network_{name}'],
-                    'params': on_cpu(self.get_bare_model(net).state_dict()),
-                }
-        return content
 
 
 def _cross_entropy(logits: Tensor, label: int) -> Tensor:
     return F.cross_entropy(logits, torch.full((len(logits),), label, device=logits.device))
+
+
+def iqa_file(opt: Mapping[str, Any], options: SFDOptions, nets: Mapping[str, nn.Module]) -> dict[str, Any]:
+    """Content of ``sfd_*.pth``: the semantic network's options, and Feat-D and prompts with their options."""
+    parts = {
+        name: {'network': opt[f'network_{name}'], 'params': on_cpu(net.state_dict())} for name, net in nets.items()
+    }
+    return {'format': SFD_FORMAT, 'features': options.features.model_dump(), **parts}
+
+
+def check_parts(opt: Mapping[str, Any], parts: Mapping[str, bool]) -> None:
+    """Raise UserError if a network beside the generator lacks a block, or nothing trains the generator.
+
+    Args:
+        opt: of the run.
+        parts: network beside the generator -> whether it is trained.
+    """
+    for name, is_on in parts.items():
+        for key, block in ((f'network_{name}', opt), (f'train.optim_{name}', opt['train'])):
+            if is_on and not block.get(key.removeprefix('train.')):
+                raise UserError(f'{key}: {_SWITCHES[name]} needs this block. Add it, or switch {_SWITCHES[name]} off.')
+    if not any(parts.values()) and not any(opt['train'].get(key) for key in _LOSSES):
+        raise UserError('train: every loss is off, there is nothing to train')
+
+
+def check_prompt(opt: Mapping[str, Any], options: SFDOptions, features: SemanticPair | None) -> None:
+    """Raise UserError if the prompts need a text tower that the backbone lacks."""
+    num_context = (opt.get('network_prompt') or {}).get('num_context', 0)
+    if options.text_weight and num_context and features is not None and features.encode_text is None:
+        raise UserError(
+            f'network_prompt.num_context: {options.features.backbone} has no text tower, expected 0 (class vectors), '
+            f'got {num_context}'
+        )
