@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_submit,
         add_clean,
         add_noise,
+        add_iqa,
         add_benchmark,
         add_export,
         add_demo,
@@ -91,16 +92,19 @@ def _add_force_yml(parser: argparse.ArgumentParser, example: str) -> None:
 
 def add_train(commands: Commands) -> None:
     """`sassid train`."""
-    train = commands.add_parser('train', help='train by an option file', description='Train by an option file.')
-    add_training_arguments(train)
-    train.set_defaults(run='run_train', interrupted=AUTO_RESUME)
+    _add_training(commands, 'train', interrupted=AUTO_RESUME)
 
 
 def add_test(commands: Commands) -> None:
     """`sassid test`."""
-    test = commands.add_parser('test', help='test by an option file', description='Test by an option file.')
-    add_training_arguments(test)
-    test.set_defaults(run='run_test')
+    _add_training(commands, 'test')
+
+
+def _add_training(commands: Commands, name: str, **settings: str) -> None:
+    text = f'{name} by an option file'
+    parser = commands.add_parser(name, help=text, description=f'{text.capitalize()}.')
+    add_training_arguments(parser)
+    parser.set_defaults(run=f'run_{name}', **settings)
 
 
 # ---- inference ----
@@ -140,11 +144,8 @@ def add_denoise(commands: Commands) -> None:
 
 def add_export(commands: Commands) -> None:
     """`sassid export`."""
-    export = commands.add_parser(
-        'export',
-        help='write a trained network for other programs',
-        description='Write a trained network for other programs.',
-    )
+    text = 'write a trained network for other programs'
+    export = commands.add_parser('export', help=text, description=f'{text.capitalize()}.')
     export.add_argument('--weights', required=True, metavar='net_g.pth')
     export.add_argument('--onnx', required=True, metavar='OUT.onnx', help='any height and width; RGB in [0, 1]')
     _add_network(export)
@@ -186,15 +187,27 @@ def add_clean(commands: Commands) -> None:
 
 def add_noise(commands: Commands) -> None:
     """`sassid noise`."""
-    noise = commands.add_parser(
-        'noise',
-        help='measure the noise of photographs, recommend a blind size',
-        description='Measure noise from the noisy photographs alone: its standard deviation '
-        'for each channel and intensity, its correlation, and the blind_size that follows.',
-    )
+    text = 'measure the noise of photographs (sigma, correlation), recommend a blind size'
+    noise = commands.add_parser('noise', help=text, description=f'{text.capitalize()}.')
     noise.add_argument('photos', nargs='+', help='image files or folders (searched below)')
     noise.add_argument('-o', '--output', metavar='FIGURE.png', help='draw the correlation and the standard deviations')
     noise.set_defaults(run='run_noise')
+
+
+def add_iqa(commands: Commands) -> None:
+    """`sassid iqa`."""
+    text = 'quality of images without a reference (SFD-IQA, a reconstruction)'
+    iqa = commands.add_parser(
+        'iqa', help=text, description=f'{text[0].upper()}{text[1:]}: in [0, 1], higher is better.'
+    )
+    iqa.add_argument('images', nargs='+', help='image files or folders (searched below)')
+    iqa.add_argument('--weights', required=True, metavar='sfd.pth', help='of a training of SFDModel')
+    iqa.add_argument('-o', '--output', metavar='OUT.csv', help='write file and quality')
+    iqa.add_argument('--feature-fraction', type=float, help='of Feat-D, the rest of the prompts (default 0.5)')
+    iqa.add_argument('--patch-size', type=int, help='mean over patches of that side (default: the whole image)')
+    iqa.add_argument('--shorter-side', type=int, help='resize the shorter side first (default: as it is)')
+    _add_device(iqa)
+    iqa.set_defaults(run='run_iqa', interrupted='no CSV was written')
 
 
 # ---- datasets and tables ----
@@ -235,13 +248,8 @@ def add_prepare(commands: Commands) -> None:
 
 def add_benchmark(commands: Commands) -> None:
     """`sassid benchmark`."""
-    benchmark = commands.add_parser(
-        'benchmark',
-        help='methods or metrics x datasets -> table, figure',
-        description='Evaluate '
-        'every method, or no-reference metric, of an option file on every dataset. Stopped at any moment, the same '
-        'command continues; results land in results/benchmark/<name>.',
-    )
+    text = 'methods or metrics x datasets -> table, figure'
+    benchmark = commands.add_parser('benchmark', help=text, description=f'{text}; in results/benchmark/<name>.')
     benchmark.add_argument('-opt', required=True, metavar='FILE.yml', help='such as options/evaluation/classical.yml')
     _add_force_yml(benchmark, 'datasets:sidd_val:every=8')
     benchmark.set_defaults(run='run_benchmark', interrupted=SAME_COMMAND)
@@ -256,19 +264,10 @@ def add_submit(commands: Commands) -> None:
         server = servers.add_parser(
             name, help=text, description=f'Denoise the noisy images of {text}, and write the submission to its server.'
         )
-        server.add_argument(
-            'downloaded',
-            help='the folder with BenchmarkNoisyBlocksSrgb.mat'
-            if name == 'sidd'
-            else 'the folder with info.mat and images_srgb',
-        )
-        server.add_argument(
-            '-o',
-            '--output',
-            required=True,
-            metavar=output,
-            help='SubmitSrgb.mat, or .csv for Kaggle' if name == 'sidd' else 'folder: zip its files',
-        )
+        parts = 'BenchmarkNoisyBlocksSrgb.mat' if name == 'sidd' else 'info.mat and images_srgb'
+        server.add_argument('downloaded', help=f'the folder with {parts}')
+        text = 'SubmitSrgb.mat, or .csv for Kaggle' if name == 'sidd' else 'folder: zip its files'
+        server.add_argument('-o', '--output', required=True, metavar=output, help=text)
         server.add_argument('--weights', required=True, metavar='net_g.pth')
         server.add_argument(
             '--self-ensemble', action='store_true', help="mean over eight flips and turns, as the authors' submission"

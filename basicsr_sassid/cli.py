@@ -17,6 +17,7 @@ from basicsr_sassid.data.prepare.sidd import prepare_sidd
 from basicsr_sassid.data.prepare.skimage_photos import prepare_skimage
 from basicsr_sassid.data.prepare.writer import Prepared
 from basicsr_sassid.demo import run_demo as compare_on_photographs
+from basicsr_sassid.evaluation.quality import rate_files, write_ratings
 from basicsr_sassid.evaluation.runner import run_benchmark as evaluate
 from basicsr_sassid.evaluation.submission import check_submission, submit_dnd, submit_sidd
 from basicsr_sassid.inference.denoiser import Denoiser
@@ -141,6 +142,20 @@ def run_noise(args: argparse.Namespace) -> None:
         draw(survey.noise, args.output)
         print(f'\nFigure: {printable(args.output)}')
     _print_left_out('not measured:', survey.failed)
+
+
+def run_iqa(args: argparse.Namespace) -> None:
+    """Print the quality of images; exit status 1 where some cannot be read."""
+    ratings, failed = rate_files(
+        args.images, args.weights, args.feature_fraction, args.patch_size, args.shorter_side, args.device
+    )
+    for path, quality in ratings.items():
+        print(f'{quality:.4f}  {printable(path)}')
+    if args.output:
+        write_ratings(ratings, args.output)
+    _print_left_out('not rated:', failed)
+    if failed:
+        sys.exit(1)
 
 
 # ---- datasets and tables ----

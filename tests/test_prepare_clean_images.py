@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import skimage.data
 from basicsr.data import build_dataset
+from basicsr.utils.matlab_functions import imresize
 from PIL import Image
 
 from basicsr_sassid.data.prepare import cityscapes, skimage_photos, writer
@@ -222,12 +223,25 @@ def test_prepare_skimage_every_photograph_is_stored_as_rgb(tmp_path):
 def test_prepare_skimage_pixels_are_those_of_the_files(prepared):
     for split, files in skimage_photos.SPLITS.items():
         for key, file in files.items():
-            assert np.array_equal(prepared[split][key], read_rgb(skimage_photos._FOLDER / file))
+            height, width = prepared[split][key].shape[:2]
+            assert height % 4 == width % 4 == 0
+            assert np.array_equal(prepared[split][key], read_rgb(skimage_photos._FOLDER / file)[:height, :width])
+
+
+def test_prepare_skimage_reduced_photographs_are_pairs_of_basicsr(tmp_path):
+    prepare_skimage(tmp_path, quiet=True)
+    for split in skimage_photos.SPLITS:
+        large, small = (images(tmp_path / f'skimage/{split}{suffix}.lmdb') for suffix in ('', '_x4'))
+        assert list(large) == list(small)
+        for key, image in large.items():
+            reduced = imresize(image.astype(np.float32) / 255, 0.25) * 255
+            assert np.abs(reduced.clip(0, 255) - small[key]).max() <= 0.51
 
 
 def test_prepare_skimage_existing_lmdb_is_kept(tmp_path):
     prepare_skimage(tmp_path, quiet=True)
-    assert prepare_skimage(tmp_path, quiet=True) == {'skimage/train.lmdb': None, 'skimage/val.lmdb': None}
+    names = ('train', 'train_x4', 'val', 'val_x4')
+    assert prepare_skimage(tmp_path, quiet=True) == {f'skimage/{name}.lmdb': None for name in names}
 
 
 def test_prepare_skimage_missing_file_raises_user_error(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import skimage
+from basicsr.utils.matlab_functions import imresize
 
 from basicsr_sassid.data.prepare.folder import photo_source
 from basicsr_sassid.data.prepare.pairs import write_all
@@ -36,12 +37,14 @@ SPLITS: dict[str, dict[str, str]] = {
 }
 # Not skimage.data.astronaut() and the like, which download a file that the package lacks.
 _FOLDER = Path(skimage.__file__).parent / 'data'
+_SCALE = 4  # of the reduced photographs, for super-resolution
 
 
 def prepare_skimage(
     output: str | os.PathLike[str], workers: int | None = None, quiet: bool = False
 ) -> dict[str, Prepared | None]:
-    """Write photographs of scikit-image as ``skimage/{train,val}.lmdb``, uncut, 8-bit RGB; grey is repeated.
+    """Write photographs of scikit-image as ``skimage/{train,val}.lmdb``, 8-bit RGB; grey is repeated. Their sides are
+    cut to multiples of 4, and ``skimage/{train,val}_x4.lmdb`` holds them reduced by 4 (BasicSR's bicubic imresize).
 
     Args:
         output: folder for the LMDBs. Existing ones are kept.
@@ -60,18 +63,29 @@ def prepare_skimage(
                 f'prepare skimage: the installed scikit-image {version("scikit-image")} has no {_FOLDER / file}. '
                 'Install it again: pip install --force-reinstall --no-deps scikit-image'
             )
-    layout = {f'skimage/{split}.lmdb': functools.partial(_sources, files) for split, files in SPLITS.items()}
+    layout = {
+        f'skimage/{split}{suffix}.lmdb': functools.partial(_sources, files, scale)
+        for split, files in SPLITS.items()
+        for suffix, scale in (('', 1), (f'_x{_SCALE}', _SCALE))
+    }
     return write_all(layout, output, 0, workers, quiet)
 
 
-def _sources(files: Mapping[str, str]) -> list[Source]:
-    return [
-        dataclasses.replace(photo_source(_FOLDER / file, key), read=functools.partial(_read_rgb, _FOLDER / file))
-        for key, file in files.items()
-    ]
+def _sources(files: Mapping[str, str], scale: int) -> list[Source]:
+    return [_source(photo_source(_FOLDER / file, key), _FOLDER / file, scale) for key, file in files.items()]
 
 
-def _read_rgb(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8: the pixels, grey repeated for networks of three channels. Raises UserError."""
+def _source(source: Source, path: Path, scale: int) -> Source:
+    height, width = (side // _SCALE * _SCALE // scale for side in source.size)
+    return dataclasses.replace(source, read=functools.partial(_read_rgb, path, scale), size=(height, width))
+
+
+def _read_rgb(path: Path, scale: int) -> np.ndarray:
+    """(H, W, 3) uint8: the pixels, grey repeated for networks of three channels, reduced. Raises UserError."""
     pixels = read_photo(path).pixels
-    return np.repeat(pixels, 3 // pixels.shape[2], axis=2)
+    height, width = (side // _SCALE * _SCALE for side in pixels.shape[:2])
+    pixels = np.repeat(pixels[:height, :width], 3 // pixels.shape[2], axis=2)
+    if scale == 1:
+        return pixels
+    reduced = imresize(pixels.astype(np.float32) / 255, 1 / scale)
+    return (reduced * 255).round().clip(0, 255).astype(np.uint8)
