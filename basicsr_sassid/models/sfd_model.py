@@ -199,7 +199,7 @@ class SFDModel(StockModelMixin, SRGANModel):
     @property
     def _encode(self) -> Any:
         """The frozen text tower; None: class vectors."""
-        net = self.get_bare_model(self.net_prompt)
+        net: Any = self.get_bare_model(self.net_prompt)
         return self.features.encode_text if self.features is not None and net.num_context else None
 
     @contextlib.contextmanager
@@ -219,7 +219,8 @@ class SFDModel(StockModelMixin, SRGANModel):
     def save(self, epoch: int, current_iter: int) -> None:
         """``net_g``, ``net_d``, ``net_feature_d``, ``net_prompt``, the training state, and the file of SFD-IQA."""
         average = hasattr(self, 'net_g_ema')
-        nets, keys = ([self.net_g, self.net_g_ema], ['params', 'params_ema']) if average else ([self.net_g], ['params'])
+        keys: Any = ['params', 'params_ema'] if average else ['params']
+        nets: Any = [self.net_g, self.net_g_ema] if average else [self.net_g]
         self.save_network(nets, 'net_g', current_iter, param_key=keys)
         for name in self.trained[1:]:
             self.save_network(getattr(self, f'net_{name}'), f'net_{name}', current_iter)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import skimage
@@ -87,5 +88,5 @@ def _read_rgb(path: Path, scale: int) -> np.ndarray:
     pixels = np.repeat(pixels[:height, :width], 3 // pixels.shape[2], axis=2)
     if scale == 1:
         return pixels
-    reduced = imresize(pixels.astype(np.float32) / 255, 1 / scale)
+    reduced: Any = imresize(pixels.astype(np.float32) / 255, 1 / scale)
     return (reduced * 255).round().clip(0, 255).astype(np.uint8)
