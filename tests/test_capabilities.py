@@ -11,21 +11,25 @@ from torch import nn
 from basicsr_sassid.archs.capabilities import Capabilities, capabilities_of
 
 OURS = sorted(name for name, network in ARCH_REGISTRY if network.__module__.startswith('basicsr_sassid.'))
+DENOISERS = {
+    **{name: {'type': name, 'dim': 8} for name in ('BNN', 'DBSNl', 'DenoisingUNet', 'LAN')},
+    'FFDNet': {'type': 'FFDNet', 'num_feat': 8, 'sigma': 25},
+}
 
 
 def test_registry_has_the_networks_of_this_package_once():
-    assert OURS == ['BNN', 'DBSNl', 'DenoisingUNet', 'LAN']
+    assert OURS == sorted([*DENOISERS, 'FeatureDiscriminator', 'LearnablePromptPair', 'SemanticFeatures'])
 
 
 @pytest.mark.parametrize('attribute', ['multiple_of', 'global_context', 'half_precision'])
-@pytest.mark.parametrize('name', OURS)
+@pytest.mark.parametrize('name', DENOISERS)
 def test_network_of_this_package_states_its_capability(name, attribute):
-    assert hasattr(build_network({'type': name, 'dim': 8}), attribute)
+    assert hasattr(build_network(DENOISERS[name]), attribute)
 
 
-@pytest.mark.parametrize('name', OURS)
+@pytest.mark.parametrize('name', DENOISERS)
 def test_half_precision_network_has_a_float32_prediction_under_autocast(name):
-    net = build_network({'type': name, 'dim': 8})
+    net = build_network(DENOISERS[name])
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
         assert net.half_precision and net(torch.rand(1, 3, 32, 32)).dtype == torch.float32
 

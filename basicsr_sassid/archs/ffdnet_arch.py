@@ -12,6 +12,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from basicsr_sassid.archs.unet_util import float32_head
 from basicsr_sassid.ops.padding import forward_padded
 
 _STEP = 2  # of the sub-images
@@ -38,6 +39,7 @@ class FFDNet(nn.Module):
 
     multiple_of = _STEP
     global_context = False
+    half_precision = True
 
     def __init__(self, num_in_ch: int = 3, num_feat: int = 96, num_conv: int = 12, sigma: float | None = None) -> None:
         super().__init__()
@@ -73,4 +75,4 @@ class FFDNet(nn.Module):
         image, level = x[:, : self.num_in_ch], x[:, self.num_in_ch :]
         # one level for each 2x2 block: the mean of its four
         sub_images = torch.cat([F.pixel_unshuffle(image, _STEP), F.avg_pool2d(level, _STEP)], dim=1)
-        return F.pixel_shuffle(self.body(sub_images), _STEP)
+        return F.pixel_shuffle(float32_head(self.body[-1], self.body[:-1](sub_images)), _STEP)
