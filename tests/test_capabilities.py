@@ -18,7 +18,7 @@ DENOISERS = {
 
 
 def test_registry_has_the_networks_of_this_package_once():
-    assert OURS == sorted([*DENOISERS, 'FeatureDiscriminator', 'LearnablePromptPair', 'SemanticFeatures'])
+    assert sorted([*DENOISERS, 'FeatureDiscriminator', 'LearnablePromptPair', 'SemanticFeatures']) == OURS
 
 
 @pytest.mark.parametrize('attribute', ['multiple_of', 'global_context', 'half_precision'])

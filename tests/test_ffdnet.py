@@ -92,7 +92,7 @@ def test_ffdnet_file_denoises_with_its_sigma(tmp_path):
     noisy = np.random.default_rng(0).random((20, 21, 3), np.float32)
     with torch.no_grad():
         expected = net(torch.from_numpy(noisy).permute(2, 0, 1)[None])[0].permute(1, 2, 0).clamp(0, 1).numpy()
-    np.testing.assert_allclose(Denoiser(tmp_path / 'net_g.pth', 'cpu')(noisy), expected, atol=1e-5)
+    np.testing.assert_allclose(Denoiser(tmp_path / 'net_g.pth', 'cpu', precision='fp32')(noisy), expected, atol=1e-5)
 
 
 def test_denoiser_of_ffdnet_without_a_noise_level_raises_user_error(tmp_path):

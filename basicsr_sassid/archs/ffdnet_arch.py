@@ -7,6 +7,8 @@ the configuration of D2SM (Mei et al., ECCV 2022), 852,108 parameters for colour
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
@@ -75,4 +77,5 @@ class FFDNet(nn.Module):
         image, level = x[:, : self.num_in_ch], x[:, self.num_in_ch :]
         # one level for each 2x2 block: the mean of its four
         sub_images = torch.cat([F.pixel_unshuffle(image, _STEP), F.avg_pool2d(level, _STEP)], dim=1)
-        return F.pixel_shuffle(float32_head(self.body[-1], self.body[:-1](sub_images)), _STEP)
+        layers: Any = self.body
+        return F.pixel_shuffle(float32_head(layers[-1], layers[:-1](sub_images)), _STEP)
