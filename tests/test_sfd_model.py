@@ -99,20 +99,9 @@ def gradients(net) -> float:
 def test_sfd_model_logs_every_term(opt, tmp_path):
     model = built(opt, tmp_path)
     model.optimize_parameters(1)
-    assert list(model.get_current_log()) == [
-        'l_g_pix',
-        'l_g_gan',
-        'l_g_feature',
-        'l_g_text',
-        'l_d_real',
-        'out_d_real',
-        'l_d_fake',
-        'out_d_fake',
-        'l_feature_d',
-        'out_feature_d_real',
-        'out_feature_d_fake',
-        'l_prompt',
-    ]
+    generator, image = 'l_g_pix l_g_gan l_g_feature l_g_text', 'l_d_real out_d_real l_d_fake out_d_fake'
+    semantic = 'l_feature_d out_feature_d_real out_feature_d_fake l_prompt'
+    assert list(model.get_current_log()) == f'{generator} {image} {semantic}'.split()
 
 
 def test_sfd_model_generator_step_leaves_no_gradient_on_the_others(opt, tmp_path):
@@ -223,13 +212,8 @@ def test_sfd_model_on_clip_trains(opt, tmp_path, clip_weights):
 
     opt['train']['sfd_opt']['features'] = {'backbone': f'clip/{NAME}', 'weights': clip_weights}
     opt['network_feature_d']['num_in_ch'] = 128
-    opt['network_prompt'] = {
-        'type': 'LearnablePromptPair',
-        'num_features': 24,
-        'num_context': 4,
-        'width': 32,
-        'logit_scale': 10,
-    }
+    prompt = {'type': 'LearnablePromptPair', 'num_features': 24, 'num_context': 4, 'width': 32}
+    opt['network_prompt'] = {**prompt, 'logit_scale': 10}
     model = trained(opt, tmp_path)
     keys = set(latest_params(tmp_path, 'tiny', 'prompt'))
     assert keys == {'prompts'} and model.features.text is not None
@@ -238,17 +222,10 @@ def test_sfd_model_on_clip_trains(opt, tmp_path, clip_weights):
 @pytest.mark.filterwarnings('ignore:torch.meshgrid')  # BasicSR's SwinIR
 @pytest.mark.parametrize('network', ['RRDBNet', 'SwinIR'])
 def test_sfd_model_takes_any_generator(opt, tmp_path, network):
+    small = {'type': 'SwinIR', 'upscale': 2, 'window_size': 8, 'depths': [2], 'embed_dim': 12, 'num_heads': [2]}
     opt['network_g'] = {
         'RRDBNet': {'type': 'RRDBNet', 'num_in_ch': 3, 'num_out_ch': 3, 'scale': 2, 'num_feat': 4, 'num_block': 1},
-        'SwinIR': {
-            'type': 'SwinIR',
-            'upscale': 2,
-            'window_size': 8,
-            'depths': [2],
-            'embed_dim': 12,
-            'num_heads': [2],
-            'upsampler': 'pixelshuffledirect',
-        },
+        'SwinIR': {**small, 'upsampler': 'pixelshuffledirect'},
     }[network]
     model = built(opt, tmp_path)
     model.optimize_parameters(1)
