@@ -13,8 +13,11 @@ from basicsr.archs import build_network
 from basicsr.metrics import calculate_metric
 from torchvision.models import squeezenet1_1
 
+from basicsr_sassid.evaluation.iqa_metrics import check_iqa_metrics
+from basicsr_sassid.evaluation.iqa_schema import IQAMetricOptions
 from basicsr_sassid.io.atomic import save_torch
 from basicsr_sassid.metrics.sfd_quality import SFDQuality
+from basicsr_sassid.training.dry_run import check_metrics
 from basicsr_sassid.utils.errors import UserError
 from sassid import main
 
@@ -79,6 +82,14 @@ def test_metric_takes_basicsrs_images_and_equals_the_quality(tmp_path):
     block = {'type': 'calculate_sfd_iqa', 'weights': str(path), 'feature_fraction': 0.2}
     value = calculate_metric({'img': IMAGE[..., ::-1], 'img2': IMAGE}, block)
     assert value == pytest.approx(SFDQuality(path, feature_fraction=0.2)(IMAGE), rel=1e-6)
+
+
+def test_metric_takes_its_options_from_a_block(tmp_path):
+    block = {'type': 'calculate_sfd_iqa', 'weights': str(write(tmp_path)), 'feature_fraction': 0.2, 'patch_size': 64}
+    check_metrics({'sfd_iqa': block})
+    check_iqa_metrics({'sfd_iqa': IQAMetricOptions.parse(block, 'metrics.sfd_iqa')})
+    with pytest.raises(UserError, match="unknown key 'patch_sise'. Did you mean 'patch_size'"):
+        check_metrics({'sfd_iqa': {**block, 'patch_sise': 64}})
 
 
 def test_metric_without_weights_raises_user_error():

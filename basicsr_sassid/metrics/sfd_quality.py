@@ -141,6 +141,6 @@ def _load(block: Any, name: str, path: Path) -> nn.Module:
 
 
 @functools.lru_cache(maxsize=4)
-def load_quality(path: str, stamp: tuple[float, int], **options: Any) -> SFDQuality:
-    """A quality measure, loaded once. ``stamp``: the file's time and size, so that a new file is read anew."""
-    return SFDQuality(path, **options)
+def load_quality(stamp: tuple[str, int, int], *options: Any) -> SFDQuality:
+    """SFDQuality of a file's stamp (its path, size and time) and the other arguments: loaded once, a new file anew."""
+    return SFDQuality(stamp[0], *options)
