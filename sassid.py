@@ -15,6 +15,7 @@ from typing import Any
 
 Commands = Any  # argparse's subparsers have no public type
 SAME_COMMAND = 'the same command continues from here'
+_BENCHMARK = 'Results land in results/benchmark/<name>; stopped at any moment, the same command continues'
 AUTO_RESUME = 'a training goes on from its last state with --auto_resume'
 EFFORTS = ('instant', 'quick', 'normal', 'best')  # of basicsr_sassid.pipeline.options
 _DATASETS = {
@@ -249,7 +250,7 @@ def add_prepare(commands: Commands) -> None:
 def add_benchmark(commands: Commands) -> None:
     """`sassid benchmark`."""
     text = 'methods or metrics x datasets -> table, figure'
-    benchmark = commands.add_parser('benchmark', help=text, description=f'{text}; in results/benchmark/<name>.')
+    benchmark = commands.add_parser('benchmark', help=text, description=f'{text}. {_BENCHMARK}.')
     benchmark.add_argument('-opt', required=True, metavar='FILE.yml', help='such as options/evaluation/classical.yml')
     _add_force_yml(benchmark, 'datasets:sidd_val:every=8')
     benchmark.set_defaults(run='run_benchmark', interrupted=SAME_COMMAND)

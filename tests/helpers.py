@@ -171,6 +171,21 @@ def synthetic_dataset(root: Path, **options):
     )
 
 
+def paired_dataset(lq: Path, gt: Path, gt_size: int, batch: int) -> dict:
+    """Block ``datasets.train`` of BasicSR's PairedImageDataset."""
+    return {
+        'name': 'pairs',
+        'type': 'PairedImageDataset',
+        'dataroot_lq': str(lq),
+        'dataroot_gt': str(gt),
+        'gt_size': gt_size,
+        'use_hflip': True,
+        'use_rot': True,
+        'batch_size_per_gpu': batch,
+        'num_worker_per_gpu': 0,
+    }
+
+
 def synthetic_options(clean: Path) -> dict:
     """A training of stock SRModel and EDSR on clean images with synthetic noise, in milliseconds an iteration."""
     dataset = {'type': 'SyntheticNoiseDataset', 'dataroot_gt': str(clean)}

@@ -14,7 +14,7 @@ from torchvision.models import squeezenet1_1
 from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.utils.errors import UserError
 
-from helpers import assert_same, latest_params, train_in_two_processes, trained, with_value, write_yml
+from helpers import assert_same, latest_params, paired_dataset, train_in_two_processes, trained, with_value, write_yml
 
 PARTS = ('g', 'd', 'feature_d', 'prompt')
 
@@ -44,19 +44,7 @@ def opt(photographs, squeezenet, tmp_path) -> dict:
         'num_gpu': 0,
         'manual_seed': 1,
         'path': {},
-        'datasets': {
-            'train': {
-                'name': 'pairs',
-                'type': 'PairedImageDataset',
-                'dataroot_gt': str(photographs),
-                'dataroot_lq': str(small),
-                'gt_size': 64,
-                'use_hflip': True,
-                'use_rot': True,
-                'batch_size_per_gpu': 2,
-                'num_worker_per_gpu': 0,
-            }
-        },
+        'datasets': {'train': paired_dataset(small, photographs, gt_size=64, batch=2)},
         'network_g': {'type': 'SRVGGNetCompact_basicsr', 'num_feat': 4, 'num_conv': 2, 'upscale': 2},
         'network_d': {'type': 'UNetDiscriminatorSN_basicsr', 'num_in_ch': 3, 'num_feat': 4},
         'network_feature_d': {'type': 'FeatureDiscriminator', 'num_in_ch': 128, 'num_feat': 4},

@@ -14,7 +14,17 @@ from basicsr_sassid.training.loop import train
 from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.utils.errors import UserError
 
-from helpers import assert_same, run_code, run_module, tiny_options, trained, weights_of, with_validation, write_yml
+from helpers import (
+    assert_same,
+    paired_dataset,
+    run_code,
+    run_module,
+    tiny_options,
+    trained,
+    weights_of,
+    with_validation,
+    write_yml,
+)
 
 
 def test_auto_resume_from_another_folder_finds_the_run(photographs, tmp_path, monkeypatch):
@@ -92,19 +102,7 @@ def test_stock_model_resumed_equals_the_uninterrupted_run(photographs, tmp_path)
         'num_gpu': 0,
         'manual_seed': 1,
         'path': {},
-        'datasets': {
-            'train': {
-                'name': 'pairs',
-                'type': 'PairedImageDataset',
-                'dataroot_lq': str(photographs),
-                'dataroot_gt': str(photographs),
-                'gt_size': 32,
-                'use_hflip': True,
-                'use_rot': True,
-                'batch_size_per_gpu': 4,
-                'num_worker_per_gpu': 0,
-            }
-        },
+        'datasets': {'train': paired_dataset(photographs, photographs, gt_size=32, batch=4)},
         'network_g': {'type': 'DenoisingUNet', 'dim': 4, 'img_range': 255},
         'train': {
             'total_iter': 9,

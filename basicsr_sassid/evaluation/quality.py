@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from basicsr_sassid.io.atomic import atomic_write
-from basicsr_sassid.io.photo import list_images, no_image, read_photo
+from basicsr_sassid.io.photo import find_images, read_photo
 from basicsr_sassid.metrics.sfd_quality import SFDQuality
 from basicsr_sassid.utils.device import choose_device
-from basicsr_sassid.utils.errors import UserError, require_path
+from basicsr_sassid.utils.errors import UserError
 
 
 def rate_files(
@@ -37,12 +36,7 @@ def rate_files(
     Raises:
         UserError: no image; see also SFDQuality.
     """
-    paths: list[Path] = []
-    for entry in images:
-        path = require_path(entry, 'images')
-        paths += list_images(path) if path.is_dir() else [path]
-    if not paths:
-        raise UserError(no_image(images, 'images'))
+    paths = find_images(images, 'images')
     rate = SFDQuality(weights, feature_fraction, patch_size, shorter_side, device=str(choose_device(device)))
     ratings: dict[str, float] = {}
     failed: dict[str, str] = {}

@@ -19,7 +19,7 @@ from basicsr_sassid.io import pillow_formats, tiff
 from basicsr_sassid.io.atomic import atomic_write
 from basicsr_sassid.io.foreign_formats import list_foreign, refuse_foreign
 from basicsr_sassid.io.photo_data import MOST_MEGAPIXELS, Photo, PhotoHeader
-from basicsr_sassid.utils.errors import UserError, check_path, special_file
+from basicsr_sassid.utils.errors import UserError, check_path, require_path, special_file
 
 __all__ = [
     'EXTENSIONS',
@@ -50,6 +50,25 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
         and path.is_file()
         and not any(part.startswith('.') for part in path.relative_to(folder).parts)
     )
+
+
+def find_images(entries: Sequence[str | os.PathLike[str]], where: str) -> list[Path]:
+    """Image files that are named, and those of folders (searched below).
+
+    Args:
+        entries: files and folders.
+        where: option that names them.
+
+    Raises:
+        UserError: one does not exist, or there is no image.
+    """
+    paths: list[Path] = []
+    for entry in entries:
+        path = require_path(entry, where)
+        paths += list_images(path) if path.is_dir() else [path]
+    if not paths:
+        raise UserError(no_image(entries, where))
+    return paths
 
 
 def no_image(folders: Sequence[str | os.PathLike[str]], where: str) -> str:

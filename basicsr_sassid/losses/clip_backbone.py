@@ -155,10 +155,7 @@ def read_clip_weights(name: str, config: Mapping[str, Any], weights: str) -> dic
         path = require_path(weights, 'weights')
         all_quick = all(_open_clip().get_pretrained_cfg(name, tag).get('quick_gelu') for tag in tags)
         _check_activation(name, config, is_torchscript(path) or (bool(tags) and all_quick), f'the weights {path}')
-    state = read_torchscript(path, f'weights: {path}') if is_torchscript(path) else read_file(path)
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f'weights: {path} holds no state dict of CLIP')
-    state = {str(key).removeprefix('module.'): value for key, value in state.items()}
+    state = read_torchscript(path, f'weights: {path}') if is_torchscript(path) else read_file(path, 'CLIP')
     return {key: value for key, value in state.items() if key not in _NO_WEIGHTS}
 
 

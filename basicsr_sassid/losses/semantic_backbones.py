@@ -19,8 +19,9 @@ import torch
 import torchvision
 from basicsr.archs.vgg_arch import NAMES as VGG_LAYERS
 from basicsr.archs.vgg_arch import VGGFeatureExtractor, insert_bn
-from torch import nn
+from torch import Tensor, nn
 
+from basicsr_sassid.io.checkpoint import load_state
 from basicsr_sassid.io.raw_weights import read_pth, read_safetensors
 from basicsr_sassid.utils.errors import UserError, require_path
 
@@ -131,7 +132,8 @@ def efficientnet_lite_backbone(backbone: str, layer: str | None, weights: str) -
 def _finish(net: nn.Module, backbone: str, layer: str | None, weights: str, norm: Norm) -> Backbone:
     """Load a file of weights, and check the name of the layer."""
     if weights not in (PRETRAINED, RANDOM):
-        _load_file(net, require_path(weights, 'weights'))
+        path = require_path(weights, 'weights')
+        load_state(net, read_file(path, backbone), f'weights: {path}')
     if layer == LOGITS:
         return Backbone(net, None, norm)
     find_submodule(net, layer, backbone)
@@ -150,22 +152,16 @@ def find_submodule(net: nn.Module, layer: str | None, backbone: str) -> nn.Modul
 # ---- weights ----
 
 
-def read_file(path: Path) -> Any:
-    """State dict of a .pth or .safetensors file, or its content if that is none. Raises UserError."""
+def read_file(path: Path, network: str) -> dict[str, Tensor]:
+    """State dict of a .pth or .safetensors file of ``network``. Raises UserError: it cannot be read, or holds none."""
     is_safetensors = path.suffix == '.safetensors'
     content = (read_safetensors if is_safetensors else read_pth)(path, f'weights: {path}')
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    return content
-
-
-def _load_file(net: nn.Module, path: Path) -> None:
-    content = read_file(path)
-    try:
-        net.load_state_dict(content)
-    except Exception as error:  # of keys, shapes, or content that is no state dict
-        raise UserError(f'weights: {path} does not fit {type(net).__name__}: {str(error).splitlines()[0]}') from error
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f'weights: {path} holds no state dict of {network}')
+    return {str(key).removeprefix('module.'): value for key, value in content.items()}
 
 
 def _torchvision_file(backbone: str) -> tuple[str, str]:

@@ -22,13 +22,13 @@ from torch.nn import functional as F
 from basicsr_sassid.io.atomic import save_torch
 from basicsr_sassid.io.checkpoint import build_network
 from basicsr_sassid.losses.semantic_pair import SemanticPair
+from basicsr_sassid.metrics.sfd_quality import FORMAT
 from basicsr_sassid.training.optim import make_optimizer, make_scheduler
 from basicsr_sassid.training.sfd_schema import SFDOptions
 from basicsr_sassid.training.stages import on_cpu
 from basicsr_sassid.training.stock import StockModelMixin
 from basicsr_sassid.utils.errors import UserError
 
-SFD_FORMAT = 1  # of sfd_*.pth
 _LOSSES = ('pixel_opt', 'perceptual_opt', 'gan_opt')
 _SWITCHES = {'d': 'train.gan_opt', 'feature_d': 'train.sfd_opt.feature_weight', 'prompt': 'train.sfd_opt.text_weight'}
 
@@ -240,7 +240,7 @@ def iqa_file(opt: Mapping[str, Any], options: SFDOptions, nets: Mapping[str, nn.
     parts = {
         name: {'network': opt[f'network_{name}'], 'params': on_cpu(net.state_dict())} for name, net in nets.items()
     }
-    return {'format': SFD_FORMAT, 'features': options.features.model_dump(), **parts}
+    return {'format': FORMAT, 'features': options.features.model_dump(), **parts}
 
 
 def check_parts(opt: Mapping[str, Any], parts: Mapping[str, bool]) -> None:

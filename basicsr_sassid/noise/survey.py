@@ -11,7 +11,7 @@ import numpy as np
 from scipy.cluster import hierarchy
 
 from basicsr_sassid.io.foreign_formats import list_foreign
-from basicsr_sassid.io.photo import image_size, list_images, no_image, read_photo
+from basicsr_sassid.io.photo import find_images, image_size, read_photo
 from basicsr_sassid.noise.estimate import PATCH, FlatPatches, find_flat_patches, pool_patches
 from basicsr_sassid.noise.model import MAX_LAG, NoiseModel
 from basicsr_sassid.utils.errors import UserError, require_path
@@ -54,15 +54,9 @@ class Survey:
 
 def survey_files(photos: Sequence[str | os.PathLike[str]]) -> Survey:
     """:func:`survey` of image files and folders (searched below). Raises UserError if there is no image."""
-    paths: list[Path] = []
-    foreign: dict[str, str] = {}
-    for entry in photos:
-        path = require_path(entry, 'photos')
-        paths += list_images(path) if path.is_dir() else [path]
-        foreign.update(list_foreign(path) if path.is_dir() else {})
-    if not paths:
-        raise UserError(no_image(photos, 'photos'))
-    result = survey(paths)
+    result = survey(find_images(photos, 'photos'))
+    folders = [path for path in (require_path(entry, 'photos') for entry in photos) if path.is_dir()]
+    foreign = {file: hint for folder in folders for file, hint in list_foreign(folder).items()}
     return dataclasses.replace(result, failed={**result.failed, **foreign})
 
 
