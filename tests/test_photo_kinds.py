@@ -233,6 +233,15 @@ def test_check_writable_too_many_pixels_a_side_raises_user_error(tmp_path, name,
         check_writable(Photo(np.zeros((*size, 3), np.uint8)), tmp_path / name)
 
 
+@pytest.mark.parametrize('alpha', [None, random_pixels(1)[..., 0]])
+def test_check_writable_grey_webp_raises_user_error(tmp_path, alpha):
+    photo = Photo(random_pixels(1), alpha)
+    for kind in (photo, photo.header):
+        with pytest.raises(UserError, match='a.webp: .webp has no grey; choose .png or .tif'):
+            check_writable(kind, tmp_path / 'a.webp')
+    check_writable(Photo(random_pixels(3)), tmp_path / 'a.webp')
+
+
 def test_write_photo_metadata_that_the_format_cannot_hold_raises_user_error(tmp_path):
     photo = Photo(random_pixels(3), exif=b'Exif\0\0' + bytes(70000))
     with pytest.raises(UserError, match='a.jpg: .jpg does not support it'):

@@ -192,6 +192,8 @@ def check_writable(photo: Photo | PhotoHeader, path: Path) -> None:
         raise UserError(f'cannot write {path}: {suffix} has no 16 bits a sample; choose .png or .tif')
     if header.has_alpha and suffix in ('.jpg', '.jpeg', '.bmp'):
         raise UserError(f'cannot write {path}: {suffix} has no alpha channel; choose .png or .tif')
+    if header.is_grey and suffix == '.webp':  # Pillow would write three channels
+        raise UserError(f'cannot write {path}: {suffix} has no grey; choose .png or .tif')
     limits = {'.jpg': 65535, '.jpeg': 65535, '.webp': 16383}
     most = limits.get(suffix)
     if most is not None and max(header.height, header.width) > most:

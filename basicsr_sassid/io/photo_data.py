@@ -43,9 +43,9 @@ class Photo:
 
     @property
     def header(self) -> PhotoHeader:
-        """Size, depth and alpha."""
-        height, width = self.pixels.shape[:2]
-        return PhotoHeader(height, width, self.pixels.dtype == np.uint16, self.alpha is not None)
+        """Size and kind."""
+        height, width, channels = self.pixels.shape
+        return PhotoHeader(height, width, self.pixels.dtype == np.uint16, self.alpha is not None, channels == 1)
 
     def as_rgb_float(self) -> np.ndarray:
         """(H, W, 3), float32 in [0, 1]; grey is repeated, alpha left out."""
@@ -77,12 +77,14 @@ class PhotoHeader:
         height, width: in pixels, as stored.
         is_16_bit: more than 8 bits a sample.
         has_alpha: it has an alpha channel, or a transparent colour.
+        is_grey: it has no colours.
     """
 
     height: int
     width: int
     is_16_bit: bool
     has_alpha: bool
+    is_grey: bool
 
     def check_size(self) -> None:
         """Raise UserError if the photo has no pixels, or too many to hold in memory."""

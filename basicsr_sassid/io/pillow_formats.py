@@ -21,7 +21,8 @@ _COLOUR_MODES = {'1': 'L', 'L': 'L', 'LA': 'LA', 'P': 'RGB', 'PA': 'RGBA', 'RGB'
 _WITH_ALPHA = {'L': 'LA', 'RGB': 'RGBA'}
 _PILLOW_NAMES = {'.jpg': 'JPEG', '.jpeg': 'JPEG', '.png': 'PNG', '.bmp': 'BMP', '.webp': 'WEBP'}
 _SETTINGS: dict[str, dict[str, Any]] = {'JPEG': {'quality': 95, 'subsampling': 0}, 'WEBP': {'lossless': True}}
-_DEPTH, _AFTER_HEADER = 24, 33  # bytes into a PNG: bits a sample; where the chunk after IHDR starts
+_DEPTH, _COLOUR, _AFTER_HEADER = 24, 25, 33  # bytes into a PNG: bits a sample, colour type, the chunk after IHDR
+_GREY = (0, 4)  # colour types of a PNG: grey, grey with alpha
 _METRES_PER_INCH = 0.0254
 _MPO_ENTRIES, _MULTI_FRAME, _UNDEFINED = 0xB002, 'Multi-Frame Image', 'Undefined'  # pictures of a JPEG
 _limit_lock = threading.Lock()
@@ -74,13 +75,21 @@ def read(file: BinaryIO) -> Photo:
 
 
 def _is_16_bit(image: Image.Image, file: BinaryIO) -> bool:
-    if image.format != 'PNG':
-        return False
-    position = file.tell()
-    file.seek(_DEPTH)
-    depth = file.read(1)[0]
+    return image.format == 'PNG' and _byte(file, _DEPTH) == 16
+
+
+def _is_grey(image: Image.Image, file: BinaryIO) -> bool:
+    if image.format == 'PNG':  # whose mode is RGBA where it is grey with alpha, of 16 bits
+        return _byte(file, _COLOUR) in _GREY
+    return image.mode in ('1', 'L', 'LA')
+
+
+def _byte(file: BinaryIO, position: int) -> int:
+    before = file.tell()
     file.seek(position)
-    return depth == 16
+    value = file.read(1)[0]
+    file.seek(before)
+    return value
 
 
 def _target_mode(image: Image.Image) -> str:
@@ -95,7 +104,7 @@ def _header(image: Image.Image, file: BinaryIO) -> PhotoHeader:
     has_alpha = 'transparency' in image.info or image.mode in ('LA', 'PA', 'RGBA')
     if not is_16_bit:
         has_alpha = _target_mode(image) in ('LA', 'RGBA')
-    return PhotoHeader(image.height, image.width, is_16_bit, has_alpha)
+    return PhotoHeader(image.height, image.width, is_16_bit, has_alpha, _is_grey(image, file))
 
 
 def _count_pictures(file: BinaryIO) -> int:

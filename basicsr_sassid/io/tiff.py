@@ -110,7 +110,8 @@ def _check_segments(page: Any, file_size: int) -> None:
 
 def _header(page: Any) -> PhotoHeader:
     has_alpha = page.samplesperpixel > _COLOURS[page.photometric]
-    return PhotoHeader(page.imagelength, page.imagewidth, page.bitspersample > 8, has_alpha)
+    is_grey = _COLOURS[page.photometric] == 1 and page.photometric != tifffile.PHOTOMETRIC.PALETTE
+    return PhotoHeader(page.imagelength, page.imagewidth, page.bitspersample > 8, has_alpha, is_grey)
 
 
 def _needs_pillow(page: Any) -> bool:
