@@ -17,33 +17,25 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import re
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from common import ROOT  # isort: skip
+from study import Study, add_study_arguments, small_run  # isort: skip
 
-from basicsr.models import build_model
 from basicsr.utils.registry import LOSS_REGISTRY
 
 from basicsr_sassid.data.synthetic_noise_dataset import SyntheticNoiseDataset
 from basicsr_sassid.evaluation.protocols import evaluate_image
-from basicsr_sassid.io.atomic import write_json
-from basicsr_sassid.io.checkpoint import build_network
 from basicsr_sassid.losses.d2sm_loss import extract_patches
 from basicsr_sassid.losses.semantic_features import SemanticFeatures
-from basicsr_sassid.training.budget import median_seconds
-from basicsr_sassid.training.datasets import open_dataset
-from basicsr_sassid.training.loop import train
-from basicsr_sassid.training.options import read_options, resolve_options
-from basicsr_sassid.training.runtime import silence
+from basicsr_sassid.training.options import read_options
 
 BACKBONE = 'efficientnet-lite0'
 CLASSIFIERS = {'lite0': BACKBONE, 'lite2': 'efficientnet-lite2'}
@@ -84,72 +76,40 @@ def kind(label: str) -> str:
     return re.sub(r' [\d.]+|, temperature.*', '', label)
 
 
-class Study:
-    """The trainings of one folder."""
+class Recipe:
+    """The options of each training."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.folder, self.minutes = Path(args.output).resolve(), args.minutes
-        self.figures, self.plan_file = self.folder / 'figures', self.folder / 'iterations.json'
-        self.train_root, self.test_root = str(Path(args.train).resolve()), str(Path(args.test).resolve())
+    def __init__(self, train: str, pretrained: str | None) -> None:
+        self.train_root = str(Path(train).resolve())
         self.recipe = read_options(ROOT / 'options/d2sm/train_cpu.yml')
-        if args.pretrained:
-            self.recipe['path']['pretrain_network_g'] = str(Path(args.pretrained).resolve())
+        if pretrained:
+            self.recipe['path']['pretrain_network_g'] = str(Path(pretrained).resolve())
             self.recipe['train']['optim_g'] = FINE_TUNING
-        self.classifiers: dict[str, SemanticFeatures] = {}
 
     def options(self, label: str, seed: int, iterations: int) -> dict[str, Any]:
         """Options of the recipe for one loss; without ``d2sm_opt`` the model is BasicSR's SRModel."""
-        opt = copy.deepcopy(self.recipe)
+        name = f'{"_".join(label.replace(",", "").split())}_{seed}'
+        opt = small_run(copy.deepcopy(self.recipe), name, seed, iterations)
         changes = losses()[label]
         d2sm = opt['train'].pop('d2sm_opt')
-        opt.update(name=f'{"_".join(label.replace(",", "").split())}_{seed}', manual_seed=seed, val=None)
         opt['model_type'] = 'D2SMModel' if 'd2sm_opt' in changes else 'SRModel'
         if 'd2sm_opt' in changes:
             opt['train']['d2sm_opt'] = {**d2sm, **changes['d2sm_opt']}
         else:
             opt['train'].update(changes)
-        opt['train'].update(total_iter=iterations)
         opt['train']['scheduler']['periods'] = [iterations]
-        opt['datasets'] = {
-            'train': {**opt['datasets']['train'], 'dataroot_gt': self.train_root, 'num_worker_per_gpu': 0}
-        }
-        opt['logger'].update(use_tb_logger=False, print_freq=10**9, save_checkpoint_freq=500)
+        opt['datasets']['train']['dataroot_gt'] = self.train_root
         return opt
 
-    def plan(self) -> dict[str, int]:
-        """Iterations of each loss; losses that differ in numbers alone have the median step time of all of them."""
-        if self.plan_file.exists():
-            return json.loads(self.plan_file.read_text())
-        seconds: dict[str, list[float]] = {}
-        for label in losses():
-            opt = resolve_options(self.options(label, 0, 100), self.folder, True)
-            silence()
-            dataset = open_dataset(opt['datasets']['train'], 'datasets.train')
-            batch = torch.utils.data.default_collate([dataset[index % len(dataset)] for index in range(4)])
-            model = build_model(opt)
-            step = median_seconds(
-                lambda model=model, batch=batch: (model.feed_data(batch), model.optimize_parameters(1))
-            )
-            seconds.setdefault(kind(label), []).append(step)
-            print(f'{label:40} {1000 * step:6.0f} ms a step', flush=True)
-        iterations = {label: int(60 * self.minutes / statistics.median(seconds[kind(label)])) for label in losses()}
-        write_json(iterations, self.plan_file, indent=2)
-        return iterations
 
-    def run(self, label: str, seed: int) -> None:
-        """Train and evaluate; the figures are kept."""
-        file = self.figures / f'{label}, seed {seed}.json'
-        if file.exists():
-            return
-        opt = self.options(label, seed, self.plan()[label])
-        weights = self.folder / 'experiments' / opt['name'] / 'models' / 'net_g_latest.pth'
-        if not weights.exists():
-            train(resolve_options(opt, self.folder, True, auto_resume=True), on_iteration=lambda *_: None)
-        net = build_network(opt['network_g'], 'network_g').eval()
-        net.load_state_dict(torch.load(weights, weights_only=True)['params'])
-        self._keep(file, self.evaluate(net))
+class Evaluation:
+    """Figures of a network on the test photographs."""
 
-    def evaluate(self, net: nn.Module | None) -> dict[str, float]:
+    def __init__(self, test: str) -> None:
+        self.test_root = str(Path(test).resolve())
+        self.classifiers: dict[str, SemanticFeatures] = {}
+
+    def __call__(self, net: nn.Module | None) -> dict[str, float]:
         """Means over the test photographs; None: of the noisy images themselves."""
         dataset = SyntheticNoiseDataset(
             {'dataroot_gt': self.test_root, 'phase': 'test', 'noise': {'sigma': SIGMA}, 'noise_map': True}
@@ -181,50 +141,23 @@ class Study:
             row[f'{name}_kl'] = float((p.exp() * (p - q)).sum(1).mean())
         return row
 
-    def _keep(self, file: Path, figures: dict[str, float]) -> None:
-        self.figures.mkdir(exist_ok=True)
-        write_json(figures, file)
-        print(file.stem, {key: round(value, 3) for key, value in figures.items()}, flush=True)
-
-    def table(self) -> None:
-        """Print the mean of each figure and, behind +-, half of its range over the seeds."""
-        plan = self.plan()
-        for label in ('noisy', *losses()):
-            files = sorted(self.figures.glob(f'{label}, seed *.json'))
-            if not files:
-                continue
-            rows = [json.loads(file.read_text()) for file in files]
-            cells = [
-                f'{key} {np.mean(values):.3f} +-{np.ptp(values) / 2:.3f}'
-                for key in rows[0]
-                if (values := [row[key] for row in rows])
-            ]
-            print(f'{label:36} {plan.get(label, 0):6} x{len(rows)}  {"  ".join(cells)}')
-
 
 def main() -> None:
     """Parse the command line, run the study, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('-o', '--output', required=True, help='folder; the figures are in figures/')
+    add_study_arguments(parser, losses(), minutes=3)
     parser.add_argument('--train', default='datasets/skimage/train.lmdb', help='clean images to train on')
-    parser.add_argument('--test', required=True, help='folder of clean images to test on')
-    parser.add_argument('--minutes', type=float, default=3, help='of each training')
-    parser.add_argument('--pretrained', help='net_g_*.pth to start from; default: from scratch')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--losses', nargs='*', choices=list(losses()), default=list(losses()))
-    parser.add_argument('--plan', action='store_true', help='measure the step times alone')
-    study = Study(args := parser.parse_args())
-    study.folder.mkdir(parents=True, exist_ok=True)
+    args = parser.parse_args()
+    study = Study(args.output, args.minutes, losses(), Recipe(args.train, args.pretrained).options, kind)
     study.plan()
     if args.plan:
         return
-    noisy = study.figures / 'noisy, seed 0.json'
-    if not noisy.exists():
-        study._keep(noisy, study.evaluate(None))
+    evaluate = Evaluation(args.test)
+    study.keep('noisy, seed 0', lambda: evaluate(None))
     for seed in args.seeds:
         for label in args.losses:
-            study.run(label, seed)
-    study.table()
+            study.run(label, seed, evaluate)
+    study.table('noisy')
 
 
 if __name__ == '__main__':

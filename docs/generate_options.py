@@ -17,6 +17,7 @@ from basicsr_sassid.evaluation import schema as evaluation
 from basicsr_sassid.inference.subsampled import InferenceConfig
 from basicsr_sassid.losses.d2sm_loss import D2SMOptions
 from basicsr_sassid.training import schema
+from basicsr_sassid.training.degradation_schema import DegradationOptions
 from basicsr_sassid.training.sfd_schema import SemanticOptions, SFDOptions
 from basicsr_sassid.utils.schema import OptionBlock, nested_block
 
@@ -73,6 +74,7 @@ BLOCKS: list[tuple[str, type[OptionBlock]]] = [
     ('train.d2sm_opt of D2SMModel, or a loss of type D2SMLoss', D2SMOptions),
     ('train.sfd_opt of SFDModel', SFDOptions),
     ('train.sfd_opt.features', SemanticOptions),
+    ('train.degradation_opt of RealWorldSFDModel', DegradationOptions),
     ('inference', InferenceConfig),
     ('datasets.<name> of types NoisyImageDataset and SyntheticNoiseDataset', PhotoOptions),
     ('datasets.<name> of type NoisyImageDataset', NoisyImageOptions),

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from basicsr.losses import build_loss
 from basicsr.models.sr_model import SRModel
-from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
-from torch import Tensor, distributed
+from torch import Tensor
 
-from basicsr_sassid.io.atomic import save_torch
 from basicsr_sassid.losses.d2sm_loss import D2SMLoss
+from basicsr_sassid.training.process_state import ProcessStateMixin
 from basicsr_sassid.training.stock import StockModelMixin
 from basicsr_sassid.utils.errors import UserError
 
-_KEPT = 2  # newest queue files of a process
-
 
 @MODEL_REGISTRY.register()
-class D2SMModel(StockModelMixin, SRModel):
+class D2SMModel(ProcessStateMixin, StockModelMixin, SRModel):
     """BasicSR's SRModel with ``train.d2sm_opt`` beside ``pixel_opt`` and ``perceptual_opt``, and any ``network_g``.
 
     The batches are pairs, ``lq`` and ``gt``. The queues of each process lie beside the training state
     (``<iter>_queues_<rank>.pth``, the newest two), so that a resumed training ends as one that was never stopped; no
     network file holds them.
     """
+
+    state_name, state_text = 'queues', 'the queues of D2SM start empty'
 
     def init_training_settings(self) -> None:
         """SRModel's, and the loss."""
@@ -73,29 +71,10 @@ class D2SMModel(StockModelMixin, SRModel):
         losses['l_d2sm'], _ = self.cri_d2sm(self.output, self.gt)
         return OrderedDict((name, value) for name, value in losses.items() if value is not None)
 
-    def save(self, epoch: int, current_iter: int) -> None:
-        """SRModel's, and the queues of this process."""
-        if current_iter != -1:
-            save_torch(self.cri_d2sm.queues(), self._queue_file(current_iter))
-            if self.opt['dist']:
-                distributed.barrier()  # the training state is complete when all queues are there
-        super().save(epoch, current_iter)
-        for path in sorted(self._queue_file(0).parent.glob(self._queue_file('*').name), key=_iteration)[:-_KEPT]:
-            path.unlink()
+    def process_state(self) -> dict[str, Any]:
+        """The queues."""
+        return self.cri_d2sm.queues()
 
-    def resume_training(self, resume_state: Mapping[str, Any]) -> None:
-        """SRModel's, and the queues of this process."""
-        super().resume_training(resume_state)
-        path = Path(self.opt['path']['resume_state']).with_name(self._queue_file(resume_state['iter']).name)
-        try:
-            self.cri_d2sm.load_queues(torch.load(path, map_location='cpu', weights_only=True))
-        except Exception as error:  # of a file that is missing, damaged or of another loss: whatever torch raises
-            reason = str(error).splitlines()[0][:150] if isinstance(error, ValueError) else 'missing or damaged'
-            get_root_logger().warning(f'{path}: the queues of D2SM start empty ({reason}).')
-
-    def _queue_file(self, iteration: int | str) -> Path:
-        return Path(self.opt['path']['training_states']) / f'{iteration}_queues_{self.opt["rank"]}.pth'
-
-
-def _iteration(path: Path) -> int:
-    return int(path.name.partition('_')[0])
+    def load_process_state(self, state: dict[str, Any]) -> None:
+        """The queues again."""
+        self.cri_d2sm.load_queues(state)

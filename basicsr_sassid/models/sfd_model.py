@@ -10,7 +10,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from basicsr.losses import build_loss
@@ -135,19 +135,23 @@ class SFDModel(StockModelMixin, SRGANModel):
         due = [(net, step) for net, interval, step in steps if net is not None and current_iter % interval == 0]
         if self.features is not None and due:
             with torch.no_grad():
-                pairs = self.features(torch.cat([self.gt, self.output.detach()]))
+                pairs = self.features(torch.cat([self.reference('gan'), self.output.detach()]))
             for net, step in due:
                 step(net, pairs, losses)
         self.log_dict = self.reduce_loss_dict(losses)
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
 
+    def reference(self, loss: Literal['l1', 'percep', 'gan']) -> Tensor:
+        """High-quality images for a loss, (N, 3, H, W)."""
+        return self.gt
+
     def _generator_step(self, losses: OrderedDict[str, Tensor]) -> None:
         terms: OrderedDict[str, Tensor | None] = OrderedDict()
         if self.cri_pix:
-            terms['l_g_pix'] = self.cri_pix(self.output, self.gt)
+            terms['l_g_pix'] = self.cri_pix(self.output, self.reference('l1'))
         if self.cri_perceptual:
-            terms['l_g_percep'], terms['l_g_style'] = self.cri_perceptual(self.output, self.gt)
+            terms['l_g_percep'], terms['l_g_style'] = self.cri_perceptual(self.output, self.reference('percep'))
         with self._frozen():
             if self.net_d is not None and self.cri_gan:
                 terms['l_g_gan'] = self.cri_gan(self.get_bare_model(self.net_d)(self.output), True, is_disc=False)
@@ -173,7 +177,7 @@ class SFDModel(StockModelMixin, SRGANModel):
         """SRGANModel's step of the image-level discriminator."""
         assert self.cri_gan is not None
         self.optimizer_of['d'].zero_grad()
-        for name, images, is_real in (('real', self.gt, True), ('fake', self.output.detach(), False)):
+        for name, images, is_real in (('real', self.reference('gan'), True), ('fake', self.output.detach(), False)):
             logits = net(images)
             losses[f'l_d_{name}'] = self.cri_gan(logits, is_real, is_disc=True)
             losses[f'out_d_{name}'] = logits.detach().mean()
