@@ -6,13 +6,19 @@ import pytest
 import torch
 from basicsr.archs import build_network
 from basicsr.archs.rrdbnet_arch import RRDBNet
+from basicsr.models import build_model
+from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 from torch.nn import functional as F
 
 from basicsr_sassid import Denoiser, load_weights
 from basicsr_sassid.io.author_checkpoints import convert_author_state_dict, infer_network_options
 from basicsr_sassid.io.weights_card import OWN_NETWORKS
+from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.utils.errors import UserError
+
+from d2sm_scenes import NETWORK
+from helpers import paired_dataset
 
 SMALL = {'num_feat': 8, 'num_block': 2, 'num_grow_ch': 4}
 UNSHUFFLE = {4: 1, 2: 2, 1: 4}  # scale -> factor by which RRDBNet shuffles its input down
@@ -130,3 +136,101 @@ def test_denoiser_file_of_rrdbnet_is_not_built_on_its_word(tmp_path):
     assert 'RRDBNet' not in OWN_NETWORKS
     with pytest.raises(UserError, match=r"'RRDBNet', which is none of this package"):
         Denoiser(tmp_path / 'esrgan.pth')
+
+
+# ---- path.pretrain_network_g of BasicSR's models ----
+
+
+def built(folder, file, model_type='SFDModel', block=None, **path):
+    """A model whose generator starts from ``file``, with a moving average, and with pixel_opt or the loss of D2SM."""
+    semantic = {'sfd_opt': {'feature_weight': 0, 'text_weight': 0}, 'd2sm_opt': {**NETWORK, 'patch_size': None}}
+    opt = {
+        'name': 'esrgan',
+        'model_type': model_type,
+        'scale': 4,
+        'num_gpu': 0,
+        'manual_seed': 1,
+        'path': {'pretrain_network_g': str(file), **path},
+        'datasets': {'train': paired_dataset(folder, folder, gt_size=64, batch=1)},
+        'network_g': block or {'type': 'RRDBNet', 'num_in_ch': 3, 'num_out_ch': 3, 'scale': 4, **SMALL},
+        'train': {
+            'total_iter': 2,
+            'ema_decay': 0.9,
+            'pixel_opt': {'type': 'L1Loss'},
+            'optim_g': {'type': 'Adam', 'lr': 1e-3},
+            'scheduler': {'type': 'MultiStepLR', 'milestones': [1]},
+            **{key: value for key, value in semantic.items() if model_type.lower().startswith(key.split('_')[0])},
+        },
+        'logger': {'print_freq': 1, 'save_checkpoint_freq': 1},
+    }
+    return build_model(resolve_options(opt, folder, True))
+
+
+@pytest.mark.parametrize('model_type', ['SFDModel', 'D2SMModel'])
+@pytest.mark.parametrize('key', [None, 'params', 'params_ema'])
+def test_pretrained_old_esrgan_file_gives_the_old_networks_output(key, model_type, tmp_path):
+    old, x = OldNetwork(), torch.rand(2, 3, 13, 10)
+    state = {f'module.{name}': value for name, value in old.state_dict().items()} if key else old.state_dict()
+    torch.save({key: state} if key else state, tmp_path / 'esrgan.pth')
+    model = built(tmp_path, tmp_path / 'esrgan.pth', model_type)
+    with torch.no_grad():
+        for net in (model.net_g, model.net_g_ema):
+            torch.testing.assert_close(net(x), old(x), rtol=0, atol=0)
+
+
+def test_pretrained_old_esrgan_file_without_strict_loads_what_fits(tmp_path):
+    old = OldNetwork(blocks=1)
+    torch.save(old.state_dict(), tmp_path / 'esrgan.pth')
+    net = built(tmp_path, tmp_path / 'esrgan.pth', strict_load_g=False).net_g
+    assert torch.equal(net.body[0].rdb1.conv1.weight, old.RRDB_trunk[0].RDB1.conv1.weight)
+
+
+def test_pretrained_old_esrgan_file_of_another_size_names_both_networks(tmp_path):
+    torch.save(OldNetwork(blocks=1).state_dict(), tmp_path / 'esrgan.pth')
+    with pytest.raises(UserError, match=r'esrgan.pth does not fit RRDBNet.*num_block=1.*num_block=2.*body.1.rdb1'):
+        built(tmp_path, tmp_path / 'esrgan.pth')
+
+
+def test_pretrained_basicsr_file_loads_each_key(tmp_path):
+    nets = {'params': small_net(), 'params_ema': small_net(), 'mine': small_net()}
+    torch.save({key: net.state_dict() for key, net in nets.items()}, tmp_path / 'net_g.pth')
+    for key, net in nets.items():
+        model = built(tmp_path, tmp_path / 'net_g.pth', param_key_g=key)
+        assert torch.equal(model.net_g.conv_first.weight, net.conv_first.weight)
+        assert torch.equal(model.net_g_ema.conv_first.weight, nets['params_ema'].conv_first.weight)
+
+
+def test_pretrained_bare_state_dict_loads(tmp_path):
+    net = small_net()
+    torch.save(net.state_dict(), tmp_path / 'net_g.pth')
+    model = built(tmp_path, tmp_path / 'net_g.pth')
+    assert torch.equal(model.net_g.conv_first.weight, net.conv_first.weight)
+    assert torch.equal(model.net_g_ema.conv_first.weight, net.conv_first.weight)
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (
+            lambda: {'params': small_net(2).state_dict()},
+            r'net_g.pth does not fit RRDBNet\. .*size mismatch .*conv_first',
+        ),
+        (
+            lambda: {'weights': small_net().state_dict()},
+            r"net_g.pth has no 'params'; it has weights\. Set path.param_key",
+        ),
+        (lambda: {'params': [1]}, r"net_g.pth: expected a state dict in 'params', found a list"),
+    ],
+)
+def test_pretrained_basicsr_file_that_does_not_fit_raises_user_error(content, message, tmp_path):
+    torch.save(content(), tmp_path / 'net_g.pth')
+    with pytest.raises(UserError, match=message):
+        built(tmp_path, tmp_path / 'net_g.pth')
+
+
+def test_pretrained_file_of_a_network_with_the_old_names_is_not_mapped(tmp_path, monkeypatch):
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'OldNetwork', OldNetwork)
+    old = OldNetwork()
+    torch.save({'params': old.state_dict()}, tmp_path / 'net_g.pth')
+    net = built(tmp_path, tmp_path / 'net_g.pth', block={'type': 'OldNetwork'}).net_g
+    assert torch.equal(net.conv_first.weight, old.conv_first.weight)

@@ -1,80 +1,19 @@
-"""SFDModel: gradients of each step, switches, files, resume, several processes, options."""
+"""SFDModel: gradients of each step, switches, files, resume, several processes."""
 
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
-import cv2
 import pytest
 import torch
-from basicsr.models import build_model
-from torchvision.models import squeezenet1_1
 
-from basicsr_sassid.training.options import resolve_options
-from basicsr_sassid.utils.errors import UserError
-
-from helpers import assert_same, latest_params, paired_dataset, train_in_two_processes, trained, with_value, write_yml
-
-PARTS = ('g', 'd', 'feature_d', 'prompt')
-
-
-@pytest.fixture(scope='session')
-def squeezenet(tmp_path_factory) -> Path:
-    """Weights of the semantic network, the same for every run and process."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp('semantic') / 'squeezenet.pth'
-    torch.save(squeezenet1_1(weights=None).state_dict(), path)
-    return path
+from helpers import assert_same, latest_params, train_in_two_processes, trained, write_yml
+from sfd_scenes import PARTS, built
 
 
 @pytest.fixture
-def opt(photographs, squeezenet, tmp_path) -> dict:
-    """x2, milliseconds an iteration, all parts on."""
-    small = tmp_path / 'small'
-    small.mkdir()
-    for path in sorted(photographs.glob('*.png')):
-        image = cv2.imread(str(path))
-        cv2.imwrite(str(small / path.name), image[::2, ::2])
-    adam = {'type': 'Adam', 'lr': 1e-3}
-    return {
-        'name': 'tiny',
-        'model_type': 'SFDModel',
-        'scale': 2,
-        'num_gpu': 0,
-        'manual_seed': 1,
-        'path': {},
-        'datasets': {'train': paired_dataset(small, photographs, gt_size=64, batch=2)},
-        'network_g': {'type': 'SRVGGNetCompact_basicsr', 'num_feat': 4, 'num_conv': 2, 'upscale': 2},
-        'network_d': {'type': 'UNetDiscriminatorSN_basicsr', 'num_in_ch': 3, 'num_feat': 4},
-        'network_feature_d': {'type': 'FeatureDiscriminator', 'num_in_ch': 128, 'num_feat': 4},
-        'network_prompt': {'type': 'LearnablePromptPair', 'num_features': 512 * 9, 'logit_scale': 10},
-        'train': {
-            'total_iter': 8,
-            **{f'optim_{name}': adam for name in PARTS},
-            'scheduler': {'type': 'MultiStepLR', 'milestones': [6]},
-            'pixel_opt': {'type': 'L1Loss'},
-            'gan_opt': {'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 0.01},
-            'sfd_opt': {
-                'features': {
-                    'backbone': 'squeezenet1_1',
-                    'layer': 'features.5',
-                    'final_layer': 'features.12',
-                    'weights': str(squeezenet),
-                }
-            },
-        },
-        'logger': {'print_freq': 2, 'save_checkpoint_freq': 2},
-    }
-
-
-def built(opt: dict, folder: Path):
-    torch.manual_seed(0)
-    model = build_model(resolve_options(opt, folder, True))
-    torch.manual_seed(1)
-    gt = torch.rand(2, 3, 64, 64)
-    model.feed_data({'lq': gt[..., ::2, ::2], 'gt': gt})
-    return model
+def opt(sfd_options) -> dict:
+    return sfd_options
 
 
 def gradients(net) -> float:
@@ -252,36 +191,3 @@ def test_sfd_model_in_two_processes_trains_and_resumes(opt, tmp_path):
     train_in_two_processes(yml, tmp_path, '--auto_resume')
     for name, params in whole.items():
         assert_same(params, latest_params(tmp_path, 'tiny', name))
-
-
-# ---- errors ----
-
-
-@pytest.mark.parametrize(
-    ('key', 'value', 'message'),
-    [
-        ('network_feature_d', None, r'network_feature_d'),
-        ('train.optim_prompt', None, r'train.optim_prompt: train.sfd_opt.text_weight needs this block'),
-        ('train.optim_d', None, r'train.optim_d: train.gan_opt needs this block'),
-        ('train.sfd_opt.feature_wight', 1, r"train.sfd_opt: unknown key 'feature_wight'. Did you mean"),
-        ('train.sfd_opt.feature_weight', -1, r'train.sfd_opt.feature_weight: expected a number >= 0, got -1'),
-        ('train.sfd_opt.text_interval', 0, r'train.sfd_opt.text_interval: expected a number >= 1, got 0'),
-        ('train.sfd_opt.gan_type', 'x', r"train.sfd_opt.gan_type: expected one of vanilla.* got 'x'"),
-        ('train.sfd_opt.features.layer', 'x', r"squeezenet1_1 has no layer 'x'"),
-        ('network_prompt.num_context', 4, r'network_prompt.num_context: squeezenet1_1 has no text tower, expected 0'),
-        ('train.scheduler.type', 'x', r"train.scheduler.type: expected one of .* got 'x'"),
-        ('train.optim_g.type', 'x', r"train.optim_g.type: expected one of .* got 'x'"),
-    ],
-)
-def test_sfd_model_bad_option_raises_user_error_before_anything_is_written(opt, tmp_path, key, value, message):
-    with pytest.raises(UserError, match=message):
-        trained(with_value(opt, key, value), tmp_path)
-    assert not (tmp_path / 'experiments').exists()
-
-
-def test_sfd_model_without_any_loss_raises_user_error(opt, tmp_path):
-    for key in ('pixel_opt', 'gan_opt'):
-        del opt['train'][key]
-    opt['train']['sfd_opt'].update(feature_weight=0, text_weight=0)
-    with pytest.raises(UserError, match='train: every loss is off'):
-        build_model(resolve_options(opt, tmp_path, True))

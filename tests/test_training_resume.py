@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import signal
 
 import pytest
 import torch
@@ -17,7 +16,6 @@ from basicsr_sassid.utils.errors import UserError
 from helpers import (
     assert_same,
     paired_dataset,
-    run_code,
     run_module,
     tiny_options,
     trained,
@@ -25,6 +23,7 @@ from helpers import (
     with_validation,
     write_yml,
 )
+from killed_runs import train_until_killed
 
 
 def test_auto_resume_from_another_folder_finds_the_run(photographs, tmp_path, monkeypatch):
@@ -133,25 +132,9 @@ def test_training_killed_in_every_stage_equals_the_uninterrupted_run(photographs
     run_module('basicsr_sassid.train', '-opt', yml, cwd=tmp_path / 'whole')
     cwd = tmp_path / 'killed'
     cwd.mkdir()
-    # in the first stage, at its end, in the second, in the third: by its own hand, as no clock hits the iteration
+    # in the first stage, at its end, in the second, in the third
     for place, number in (('step', 8), ('save', 12), ('step', 23), ('step', 33)):
-        code = (
-            'import os, signal, basicsr_sassid.train as t\n'
-            'import basicsr_sassid.training.loop as loop\n'
-            'from basicsr_sassid.models.staged_model import StagedModel\n'
-            'def dying(call, place):\n'
-            '    def called(*args):\n'
-            '        result = call(*args)\n'
-            f'        if (place, args[-1]) == {(place, number)!r}:\n'
-            '            os.killpg(0, signal.SIGKILL)\n'
-            '        return result\n'
-            '    return called\n'
-            'loop.save_model = dying(loop.save_model, "save")\n'
-            'StagedModel.optimize_parameters = dying(StagedModel.optimize_parameters, "step")\n'
-            f't.main(["-opt", {yml!r}, "--auto_resume"])'
-        )
-        killed = run_code(code, cwd)
-        assert killed.returncode == -signal.SIGKILL, killed.stdout[-3000:]
+        train_until_killed(yml, cwd, place, number)
     done = run_module('basicsr_sassid.train', '-opt', yml, '--auto_resume', cwd=cwd)
     assert 'Resuming from iteration' in done.stdout
     assert [path.name for path in (cwd / 'experiments').iterdir()] == ['tiny']

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from basicsr_sassid.ops.padding import forward_padded
+from basicsr_sassid.utils.option_checks import check_number
 
 _UNET_STEP = 8  # of the U-Net's three poolings
 
@@ -30,13 +31,15 @@ class FeatureDiscriminator(nn.Module):
         (N, num_in_ch, H, W) -> (N, 1, H, W), any H and W >= 1.
 
     Raises:
-        ValueError: an unknown variant.
+        ValueError: an unknown variant, or a number below 1.
     """
 
     global_context = False
 
     def __init__(self, num_in_ch: int, num_feat: int = 64, variant: str = 'unet') -> None:
         super().__init__()
+        for name, value in (('num_in_ch', num_in_ch), ('num_feat', num_feat)):
+            check_number(value, 1, name)
         if variant == 'unet':
             self.multiple_of, self.body = _UNET_STEP, UNetDiscriminatorSN(num_in_ch, num_feat)
         elif variant in ('patch', 'pixel'):

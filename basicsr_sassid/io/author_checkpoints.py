@@ -9,7 +9,7 @@ Only names and shapes are stated here; no weights come with the package (SASSID'
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 _BRANCH = 'net.dn.branches.0.'
 _LAN_HEAD = re.compile(r'conv\.(\d+)\.weight')
 _REDUCTION = 16  # of a LAN's channel attention, by default
+_ESRGAN_FIRST = 'RRDB_trunk.0.RDB1.conv1.weight'
 _ESRGAN_BLOCK = re.compile(r'RRDB_trunk\.(\d+)\.RDB([123])\.(.+)')
 # layers of the first ESRGAN code -> those of BasicSR's RRDBNet; conv_first and conv_last have the same name in both
 _ESRGAN_LAYERS = {'trunk_conv': 'conv_body', 'upconv1': 'conv_up1', 'upconv2': 'conv_up2', 'HRconv': 'conv_hr'}
@@ -36,9 +37,14 @@ def convert_author_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return _unet_or_bnn(state)
     if 'conv.0.weight' in state and any('.cuca.' in name for name in state):
         return _lan(state)
-    if 'RRDB_trunk.0.RDB1.conv1.weight' in state:
+    if has_first_esrgan_names(state):
         return _rrdbnet(state)
     return state
+
+
+def has_first_esrgan_names(state: Iterable[str]) -> bool:
+    """Whether the names of a state dict, with or without ``module.``, are those of the first ESRGAN code."""
+    return any(name.removeprefix('module.') == _ESRGAN_FIRST for name in state)
 
 
 def unwrap_checkpoint(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -39,6 +39,7 @@ class ClipTextTower(FrozenBackbone):
 
     Attributes:
         width: length of a context vector: 512 of RN50.
+        num_features: length D of a text feature: 1024 of RN50.
         context_length: tokens of a text, with its start and its end: 77.
 
     Shape:
@@ -64,6 +65,7 @@ class ClipTextTower(FrozenBackbone):
             load_state(net, text_tensors(state), f'weights: {weights}')
         super().__init__(net)
         self.width: int = net.token_embedding.embedding_dim
+        self.num_features: int = config['embed_dim']
         self.context_length: int = net.context_length
         self._tokenizer = require_package('open_clip').SimpleTokenizer()
 

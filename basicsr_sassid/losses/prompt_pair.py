@@ -39,12 +39,14 @@ class LearnablePromptPair(nn.Module):
 
     def __init__(self, num_features: int, num_context: int = 0, width: int = 512, logit_scale: float = 100.0) -> None:
         super().__init__()
-        if num_features < 1 or num_context < 0 or width < 1:
+        sizes = num_features, num_context, width
+        are_whole = all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
+        if not are_whole or num_features < 1 or num_context < 0 or width < 1:
             raise ValueError(
-                'LearnablePromptPair: expected num_features >= 1, num_context >= 0 and width >= 1, got '
-                f'{num_features}, {num_context} and {width}'
+                'LearnablePromptPair: expected num_features >= 1, num_context >= 0 and width >= 1, whole numbers, got '
+                f'{num_features!r}, {num_context!r} and {width!r}'
             )
-        if not 0 < logit_scale <= 100:
+        if isinstance(logit_scale, bool) or not isinstance(logit_scale, int | float) or not 0 < logit_scale <= 100:
             raise ValueError(f'logit_scale: expected a number above 0, up to 100, got {logit_scale!r}')
         self.num_context, self.logit_scale = num_context, logit_scale
         shape = (2, num_context, width) if num_context else (2, num_features)

@@ -11,6 +11,7 @@ from basicsr_sassid.losses.clip_text import ClipTextTower
 from basicsr_sassid.losses.prompt_pair import Encode
 from basicsr_sassid.losses.semantic_backbones import PRETRAINED, find_submodule
 from basicsr_sassid.losses.semantic_features import SemanticFeatures
+from basicsr_sassid.utils.errors import UserError
 
 WORDS = 'good photo.', 'bad photo.'  # behind the context vectors, as in CLIP-IQA+
 
@@ -27,16 +28,20 @@ class SemanticPair(nn.Module):
         (N, 3, H, W) in [0, 1] -> (N, C, h, w) and (N, D), float32.
 
     Raises:
-        UserError: see SemanticFeatures.
+        UserError: see SemanticFeatures; in the forward pass, layers in the wrong order.
     """
 
     def __init__(
         self, backbone: str, layer: str, final_layer: str, weights: str = PRETRAINED, input_norm: str = 'auto'
     ) -> None:
         super().__init__()
-        self.features = SemanticFeatures(backbone, final_layer, weights, input_norm)
+        try:
+            self.features = SemanticFeatures(backbone, final_layer, weights, input_norm)
+        except UserError as error:  # whose argument is called layer there
+            raise UserError(f'final_{error}' if str(error).startswith('layer:') else str(error)) from error
         self.text = ClipTextTower(backbone, weights) if backbone.startswith(CLIP) else None
         self.words = [self.text.tokenize(text) for text in WORDS] if self.text else []
+        self.layers = layer, final_layer
         self._middle: Tensor | None = None
         find_submodule(self.features.backbone, layer, backbone).register_forward_hook(self._keep)
 
@@ -46,12 +51,14 @@ class SemanticPair(nn.Module):
         text, words = self.text, self.words
         return None if text is None else lambda context: text(context, words)
 
-    def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if not isinstance(output, Tensor):
+            raise UserError(f'layer: {self.layers[0]} gives a {type(output).__name__}, not one tensor')
         self._middle = output.clone()  # the next layer may be an activation that works in place
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         final = self.features(images).flatten(1)
         middle, self._middle = self._middle, None
         if middle is None:
-            raise ValueError('SemanticPair: final_layer lies before layer')
+            raise UserError('SemanticPair: final_layer lies before layer, {1} before {0}'.format(*self.layers))
         return middle, final

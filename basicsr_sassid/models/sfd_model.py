@@ -24,13 +24,17 @@ from basicsr_sassid.io.checkpoint import build_network
 from basicsr_sassid.losses.semantic_pair import SemanticPair
 from basicsr_sassid.metrics.sfd_quality import FORMAT
 from basicsr_sassid.training.optim import make_optimizer, make_scheduler
+from basicsr_sassid.training.sfd_checks import (
+    LOSSES,
+    build_semantic_pair,
+    check_features,
+    check_numbers,
+    check_parts,
+    check_prompt,
+)
 from basicsr_sassid.training.sfd_schema import SFDOptions
 from basicsr_sassid.training.stages import on_cpu
 from basicsr_sassid.training.stock import StockModelMixin
-from basicsr_sassid.utils.errors import UserError
-
-_LOSSES = ('pixel_opt', 'perceptual_opt', 'gan_opt')
-_SWITCHES = {'d': 'train.gan_opt', 'feature_d': 'train.sfd_opt.feature_weight', 'prompt': 'train.sfd_opt.text_weight'}
 
 
 @MODEL_REGISTRY.register()
@@ -50,19 +54,20 @@ class SFDModel(StockModelMixin, SRGANModel):
         train = self.opt['train']
         self.options = SFDOptions.parse(train.get('sfd_opt') or {}, 'train.sfd_opt')
         check_parts(self.opt, self._parts())
+        check_numbers(train)
         self.cri_pix, self.cri_perceptual, self.cri_gan = (
-            build_loss(train[key]).to(self.device) if train.get(key) else None for key in _LOSSES
+            build_loss(train[key]).to(self.device) if train.get(key) else None for key in LOSSES
         )
         self.cri_feature = build_loss({'type': 'GANLoss', 'gan_type': self.options.gan_type}).to(self.device)
-        self.features = (
-            SemanticPair(**self.options.features.model_dump()).to(self.device)
-            if self.options.feature_weight or self.options.text_weight
-            else None
-        )
+        self.features: SemanticPair | None = None
+        if self.options.feature_weight or self.options.text_weight:
+            self.features = build_semantic_pair(self.options.features).to(self.device)
+            self.features.register_forward_hook(self._check_features)
         self.net_d, self.net_feature_d, self.net_prompt = (
             self._part(name) if is_on else None for name, is_on in self._parts().items()
         )
-        check_prompt(self.opt, self.options, self.features)
+        if self.net_prompt is not None and self.features is not None:
+            check_prompt(self.get_bare_model(self.net_prompt), self.features, self.options.features.backbone)
         self.net_g.train()
         self.ema_decay = train.get('ema_decay', 0)
         if self.ema_decay > 0:
@@ -88,6 +93,10 @@ class SFDModel(StockModelMixin, SRGANModel):
                 net, path, options.get(f'strict_load_{name}', True), options.get(f'param_key_{name}', 'params')
             )
         return net
+
+    def _check_features(self, pair: Any, inputs: Any, features: Any) -> None:
+        """Forward hook of the semantic network: the length of a final feature may depend on the size of the crops."""
+        check_features(self.opt, self.options, pair, features)
 
     def _start_average(self) -> None:
         """The moving average of the generator, as SRGANModel has it."""
@@ -245,28 +254,3 @@ def iqa_file(opt: Mapping[str, Any], options: SFDOptions, nets: Mapping[str, nn.
         name: {'network': opt[f'network_{name}'], 'params': on_cpu(net.state_dict())} for name, net in nets.items()
     }
     return {'format': FORMAT, 'features': options.features.model_dump(), **parts}
-
-
-def check_parts(opt: Mapping[str, Any], parts: Mapping[str, bool]) -> None:
-    """Raise UserError if a network beside the generator lacks a block, or nothing trains the generator.
-
-    Args:
-        opt: of the run.
-        parts: network beside the generator -> whether it is trained.
-    """
-    for name, is_on in parts.items():
-        for key, block in ((f'network_{name}', opt), (f'train.optim_{name}', opt['train'])):
-            if is_on and not block.get(key.removeprefix('train.')):
-                raise UserError(f'{key}: {_SWITCHES[name]} needs this block. Add it, or switch {_SWITCHES[name]} off.')
-    if not any(parts.values()) and not any(opt['train'].get(key) for key in _LOSSES):
-        raise UserError('train: every loss is off, there is nothing to train')
-
-
-def check_prompt(opt: Mapping[str, Any], options: SFDOptions, features: SemanticPair | None) -> None:
-    """Raise UserError if the prompts need a text tower that the backbone lacks."""
-    num_context = (opt.get('network_prompt') or {}).get('num_context', 0)
-    if options.text_weight and num_context and features is not None and features.encode_text is None:
-        raise UserError(
-            f'network_prompt.num_context: {options.features.backbone} has no text tower, expected 0 (class vectors), '
-            f'got {num_context}'
-        )

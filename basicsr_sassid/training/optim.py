@@ -60,6 +60,8 @@ def _check_betas(betas: object, where: str) -> None:
 
 def make_scheduler(optimizer: torch.optim.Optimizer, block: Mapping[str, Any], length: int, where: str) -> Any:
     """A schedule of BasicSR or torch, stepped every iteration; its length is the stage's. Raises UserError."""
+    if not isinstance(block, Mapping):
+        raise UserError(f'{where}: expected a block with a type, got {block!r}')
     _check_bounds(block, _SCHEDULE_BOUNDS, where)
     _try_schedule(block, optimizer.param_groups[0]['lr'], min(length, _MAX_TRIED), where)
     return _build_schedule(optimizer, block, length, where)

@@ -1,15 +1,23 @@
-"""What BasicSR's own models lack: processes on CPUs, buffers in averages and validations, an error for nan."""
+"""What BasicSR's own models lack: processes on CPUs, files of the first ESRGAN code and bare state dicts, buffers in
+averages and validations, errors for nan and for files that do not fit."""
 
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from basicsr.utils import get_root_logger
+from torch import Tensor, nn
 
+from basicsr_sassid.io.author_checkpoints import has_first_esrgan_names
+from basicsr_sassid.io.checkpoint import load_state, read_weights, state_dict_of
 from basicsr_sassid.training.runtime import wrap_distributed
 from basicsr_sassid.utils.errors import UserError
+
+_LONGEST = 400  # characters of a list of tensors that do not fit
 
 
 class StockModelMixin:
@@ -23,6 +31,43 @@ class StockModelMixin:
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """BasicSR's, also for several processes on CPUs."""
         return wrap_distributed(net.to(self.device), self.opt, self.device)
+
+    def load_network(
+        self, net: nn.Module, load_path: str | os.PathLike[str], strict: bool = True, param_key: str | None = 'params'
+    ) -> None:
+        """BasicSR's, also for bare state dicts, and for RRDBNet in the names of the first ESRGAN code.
+
+        Args:
+            net: network, wrapped or not.
+            load_path: file.
+            strict: False loads the tensors that fit and ignores the others.
+            param_key: ``params`` or ``params_ema``; ``params`` where the file lacks it.
+
+        Raises:
+            UserError: the file is damaged, has no such key, or does not fit the network.
+        """
+        model: Any = self
+        bare: nn.Module = model.get_bare_model(net)
+        content = read_weights(load_path)
+        key = next((name for name in (param_key, 'params', 'params_ema') if name in content), None)
+        state = content[key] if key else content
+        if not isinstance(state, Mapping):
+            raise UserError(f'{load_path}: expected a state dict in {key!r}, found a {type(state).__name__}')
+        if has_first_esrgan_names(state) and not has_first_esrgan_names(bare.state_dict()):
+            get_root_logger().info(f'Loading {type(bare).__name__} from {load_path}, in the names of ESRGAN.')
+            load_state(bare, state_dict_of(state, load_path), load_path, strict)
+            return
+        if all(isinstance(value, Tensor) for value in content.values()):
+            param_key = None
+        parent: Any = super()
+        try:
+            parent.load_network(net, load_path, strict, param_key)
+        except KeyError as error:
+            keys = ', '.join(map(str, list(content)[:5]))
+            raise UserError(f'{load_path} has no {param_key!r}; it has {keys}. Set path.param_key_*') from error
+        except RuntimeError as error:  # several lines, of which the dry run would print the first, without the sizes
+            reason = ' '.join(map(str.strip, str(error).splitlines()))[:_LONGEST]
+            raise UserError(f'{load_path} does not fit {type(bare).__name__}. {reason}') from error
 
     def model_ema(self, decay: float = 0.999) -> None:
         """BasicSR's, which leaves the statistics of batch normalisation as they were at first."""

@@ -1,0 +1,117 @@
+"""Whole trainings of SFDModel: killed, and on crops and images of odd sizes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from torch import Tensor
+
+from helpers import latest_params, log_of, paired_dataset, run_module, trained, write_yml
+from killed_runs import train_until_killed
+from sfd_scenes import BACKBONE, PARTS
+
+
+@pytest.fixture
+def opt(sfd_options) -> dict:
+    return sfd_options
+
+
+# ---- killed ----
+
+
+def flat(content: object, name: str = '') -> dict[str, object]:
+    """The values of nested blocks by their place."""
+    if not isinstance(content, dict):
+        return {name: content}
+    return {place: entry for key, value in content.items() for place, entry in flat(value, f'{name}.{key}').items()}
+
+
+def last_files(folder: Path) -> dict[str, object]:
+    """Content of each network's last files, and of those of SFD-IQA."""
+    models = folder / 'experiments/tiny/models'
+    names = [f'{name}_{label}' for name in ('sfd', *(f'net_{part}' for part in PARTS)) for label in (8, 'latest')]
+    return flat({name: torch.load(models / f'{name}.pth', weights_only=True) for name in names})
+
+
+@pytest.mark.slow
+def test_sfd_model_killed_after_its_first_state_equals_the_uninterrupted_run(opt, tmp_path):
+    opt['train']['ema_decay'] = 0.9
+    opt['train']['sfd_opt'].update(features={**BACKBONE, 'weights': 'random'}, text_interval=2)
+    opt['datasets']['train']['num_worker_per_gpu'] = 1
+    yml = write_yml(opt, tmp_path / 'tiny.yml')
+    whole, cwd = tmp_path / 'whole', tmp_path / 'killed'
+    for folder in (whole, cwd):
+        folder.mkdir()
+    run_module('basicsr_sassid.train', '-opt', yml, cwd=whole)
+    train_until_killed(yml, cwd, 'step', 3, 'sfd_model.SFDModel')
+    assert [path.name for path in (cwd / 'experiments/tiny/training_states').iterdir()] == ['2.state']
+    done = run_module('basicsr_sassid.train', '-opt', yml, '--auto_resume', cwd=cwd)
+    assert 'Resuming from iteration 2' in done.stdout
+    expected, found = last_files(whole), last_files(cwd)
+    for place in ('net_g_8.params_ema', 'net_prompt_8.params', 'sfd_8.feature_d.params', 'sfd_8.prompt.params'):
+        assert any(name.startswith(f'.{place}.') for name in expected)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]) if isinstance(value, Tensor) else value == found[name], name
+
+
+# ---- sizes ----
+
+
+def at_scale_four(opt: dict, photographs: Path, folder: Path, gt_size: int) -> dict:
+    """Crops of ``gt_size`` from images of 128x160 pixels. The final feature has the same length for every size."""
+    low, high = folder / 'low', folder / 'high'
+    for place, factor in ((low, 0.5), (high, 2)):
+        place.mkdir()
+        for path in sorted(photographs.glob('*.png')):
+            image = cv2.resize(cv2.imread(str(path)), None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+            cv2.imwrite(str(place / path.name), image)
+    opt['scale'] = opt['network_g']['upscale'] = 4
+    opt['datasets'] = {'train': paired_dataset(low, high, gt_size=gt_size, batch=2)}
+    opt['train']['sfd_opt']['features']['final_layer'] = 'logits'
+    opt['network_prompt']['num_features'] = 1000
+    opt['train']['total_iter'] = 3
+    opt['logger'].update(print_freq=1, save_checkpoint_freq=1)
+    return opt
+
+
+@pytest.mark.parametrize('variant', ['unet', 'patch', 'pixel'])
+@pytest.mark.parametrize('gt_size', [68, 100])
+def test_sfd_model_crops_of_any_size_train_each_variant(opt, photographs, tmp_path, gt_size, variant):
+    """BasicSR's image-level discriminators need multiples of 8, or 128 pixels; Feat-D needs neither."""
+    opt = at_scale_four(opt, photographs, tmp_path, gt_size)
+    opt['network_feature_d']['variant'] = variant
+    del opt['train']['gan_opt'], opt['train']['optim_d'], opt['network_d']
+    model = trained(opt, tmp_path)
+    assert model.gt.shape[2:] == (gt_size, gt_size)
+    log = model.get_current_log()
+    assert {'l_g_feature', 'l_g_text', 'l_feature_d', 'l_prompt'} < log.keys() and all(map(math.isfinite, log.values()))
+    for name in ('g', 'feature_d', 'prompt'):
+        first, last = (latest_params(tmp_path, 'tiny', name, label) for label in (1, 3))
+        assert all(value.isfinite().all() for value in last.values())
+        assert all(not torch.equal(value, last[key]) for key, value in first.items() if value.dim() > 1), name
+
+
+def test_sfd_model_image_with_odd_sides_is_validated_whole(opt, photographs, tmp_path):
+    opt = at_scale_four(opt, photographs, tmp_path, 64)
+    for place, side in (('low', (23, 17)), ('high', (92, 68))):
+        (tmp_path / f'odd_{place}').mkdir()
+        image = cv2.imread(str(next((tmp_path / place).glob('*.png'))))
+        cv2.imwrite(str(tmp_path / f'odd_{place}' / 'a.png'), cv2.resize(image, side, interpolation=cv2.INTER_AREA))
+    opt['datasets']['val'] = {
+        'name': 'odd',
+        'type': 'PairedImageDataset',
+        'dataroot_lq': str(tmp_path / 'odd_low'),
+        'dataroot_gt': str(tmp_path / 'odd_high'),
+    }
+    metrics = {'psnr': {'type': 'calculate_psnr', 'crop_border': 4, 'test_y_channel': True}}
+    opt['val'] = {'val_freq': 3, 'save_img': True, 'metrics': metrics}
+    opt['train']['ema_decay'] = 0.9
+    trained(opt, tmp_path)
+    (saved,) = (tmp_path / 'experiments/tiny/visualization').rglob('*.png')
+    assert cv2.imread(str(saved)).shape == (68, 92, 3)
+    assert '# psnr: ' in log_of(tmp_path)
