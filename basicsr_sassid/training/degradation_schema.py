@@ -19,7 +19,7 @@ def _rising(pair: list[float]) -> list[float]:
 
 _Probability = Annotated[float, Field(ge=0, le=1)]
 _Factor = Annotated[float, Field(gt=0, le=16)]
-_Quality = Annotated[float, Field(ge=1, le=100)]
+_Quality = Annotated[float, Field(ge=1, le=99)]  # BasicSR's DiffJPEG divides by 0 at 100
 _Strength = Annotated[float, Field(gt=0, le=255)]
 _LENGTH, _RISING = Field(min_length=2, max_length=2), AfterValidator(_rising)
 _Probabilities = Annotated[list[_Probability], Field(min_length=3, max_length=3)]
@@ -44,7 +44,7 @@ class DegradationOptions(OptionBlock):
         noise_range, noise_range2: sigma of Gaussian noise in grey levels.
         poisson_scale_range, poisson_scale_range2: scale of Poisson noise.
         gray_noise_prob, gray_noise_prob2: probability of noise that is equal in all channels.
-        jpeg_range, jpeg_range2: JPEG quality.
+        jpeg_range, jpeg_range2: JPEG quality, up to 99.
         second_blur_prob: probability of the second blur.
         l1_gt_usm, percep_gt_usm, gan_gt_usm: compare with sharpened images in ``pixel_opt``, in ``perceptual_opt``, in
             all discriminators. Where all are false, nothing is sharpened.
