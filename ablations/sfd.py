@@ -51,7 +51,7 @@ def losses() -> dict[str, dict[str, float]]:
     """Label -> weights of the losses beside L1, whose weight is 1. Stock ESRGAN's is 0.5 times that of L1 (0.005 and
     0.01), SeD's 0.01 times."""
     table: dict[str, dict[str, float]] = {'L1': {}}
-    for weight in (0.005, 0.05, 0.5):
+    for weight in (0.0005, 0.005, 0.05):
         table[f'GAN {weight:g}'] = {'gan': weight}
         table[f'Feat-D {weight:g}'] = {'feature_weight': weight}
         table[f'Feat-D and TG-D {weight:g}'] = {'feature_weight': weight, 'text_weight': weight}

@@ -43,6 +43,8 @@ STRENGTHS = {
 }
 LAYER, NOISE_BLUR = '_blocks.10', 0.7
 
+PARTS = {'Feat-D': 1.0, 'prompts': 0.0}  # and the value of feature_fraction
+
 Measure = Callable[[np.ndarray], float]
 
 
@@ -113,7 +115,7 @@ def measures(args: argparse.Namespace) -> dict[str, Callable[[], Measure]]:
         }
     for file in args.weights:
         name = Path(file).parents[1].name
-        for fraction, part in ((1.0, 'Feat-D'), (0.0, 'prompts'), (0.5, 'both')):
+        for part, fraction in PARTS.items():
             table[f'{name}, {part}'] = lambda file=file, fraction=fraction: SFDQuality(file, fraction)
     return table
 
@@ -124,6 +126,12 @@ def evaluate(measure: Measure, photographs: list[Path]) -> dict[str, dict[str, f
         path.name: {name: measure(image) for name, image in versions(path, number)}
         for number, path in enumerate(photographs)
     }
+
+
+def mean_of(*files: Path) -> dict[str, dict[str, float]]:
+    """The mean of measures: SFD-IQA with its default, feature_fraction 0.5."""
+    first, second = (json.loads(file.read_text()) for file in files)
+    return {name: {key: (row[key] + second[name][key]) / 2 for key in row} for name, row in first.items()}
 
 
 def correlations(values: dict[str, dict[str, float]], kinds: tuple[str, ...]) -> tuple[float, float]:
@@ -150,6 +158,8 @@ def main() -> None:
         file = folder / f'{name}.json'
         if not file.exists():
             write_json(evaluate(make(), photographs), file)
+    for name in {Path(file).parents[1].name for file in args.weights}:
+        write_json(mean_of(*(folder / f'{name}, {part}.json' for part in PARTS)), folder / f'{name}, both.json')
     print(f'{"SROCC: all photographs (within each)":42}' + ''.join(f'{kind:>16}' for kind in (*STRENGTHS, 'overall')))
     for file in sorted(folder.glob('*.json')):
         values = json.loads(file.read_text())
