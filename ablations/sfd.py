@@ -47,14 +47,15 @@ IMAGE_DISCRIMINATOR = {'type': 'VGGStyleDiscriminator', 'num_in_ch': 3, 'num_fea
 ADAM = {'type': 'Adam', 'lr': 1e-4, 'betas': [0.9, 0.99]}
 
 
-def losses() -> dict[str, dict[str, float]]:
+def losses() -> dict[str, dict[str, Any]]:
     """Label -> weights of the losses beside L1, whose weight is 1. Stock ESRGAN's is 0.5 times that of L1 (0.005 and
     0.01), SeD's 0.01 times."""
-    table: dict[str, dict[str, float]] = {'L1': {}}
+    table: dict[str, dict[str, Any]] = {'L1': {}}
     for weight in (0.0005, 0.005, 0.05):
         table[f'GAN {weight:g}'] = {'gan': weight}
         table[f'Feat-D {weight:g}'] = {'feature_weight': weight}
         table[f'Feat-D and TG-D {weight:g}'] = {'feature_weight': weight, 'text_weight': weight}
+    table['Feat-D of pixels 0.0005'] = {'feature_weight': 0.0005, 'variant': 'pixel'}
     return table
 
 
@@ -80,7 +81,8 @@ class Recipe:
         """Options of the recipe with the losses of a label."""
         opt = small_run(copy.deepcopy(self.recipe), f'{"_".join(label.split())}_{seed}', seed, iterations)
         weights = {'feature_weight': 0, 'text_weight': 0, **losses()[label]}
-        gan = weights.pop('gan', 0)
+        gan, variant = weights.pop('gan', 0), weights.pop('variant', 'unet')
+        opt['network_feature_d']['variant'] = variant
         opt['train']['sfd_opt'].update(weights)
         if gan:
             opt['network_d'] = IMAGE_DISCRIMINATOR

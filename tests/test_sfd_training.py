@@ -7,10 +7,13 @@ from pathlib import Path
 
 import cv2
 import pytest
+import skimage
 import torch
 from torch import Tensor
 
-from helpers import latest_params, log_of, paired_dataset, run_module, trained, write_yml
+from sassid import main
+
+from helpers import ROOT, assert_same, latest_params, log_of, paired_dataset, run_module, trained, write_yml
 from killed_runs import train_until_killed
 from sfd_scenes import BACKBONE, PARTS
 
@@ -115,3 +118,42 @@ def test_sfd_model_image_with_odd_sides_is_validated_whole(opt, photographs, tmp
     (saved,) = (tmp_path / 'experiments/tiny/visualization').rglob('*.png')
     assert cv2.imread(str(saved)).shape == (68, 92, 3)
     assert '# psnr: ' in log_of(tmp_path)
+
+
+# ---- option files ----
+
+
+@pytest.fixture
+def skimage_datasets(tmp_path, monkeypatch) -> None:
+    """``datasets/skimage`` in the current folder."""
+    pytest.importorskip('efficientnet_lite_pytorch')
+    monkeypatch.chdir(tmp_path)
+    main(['prepare', 'skimage', '-o', 'datasets'])
+
+
+def launch(file: str, *changes: str) -> None:
+    """A training of an option file for the CPU, of two iterations."""
+    short = ['train:total_iter=2', 'datasets:train:num_worker_per_gpu=0', 'logger:use_tb_logger=false']
+    main(['train', '-opt', str(ROOT / 'options/sfd' / file), '--force_yml', *short, *changes])
+
+
+def test_sfd_option_files_for_the_cpu_train_and_test_as_their_first_lines_have_it(skimage_datasets):
+    off = ['train:sfd_opt:feature_weight=0', 'train:sfd_opt:text_weight=0']
+    launch('train_cpu.yml', 'name=sfd_l1_cpu', *off)
+    weights = 'experiments/sfd_l1_cpu/models/net_g_latest.pth'
+    launch('train_cpu.yml', 'val:val_freq=2', f'path:pretrain_network_g={weights}', 'train:optim_g:lr=1e-9')
+    first, last = (latest_params(Path(), name, 'g') for name in ('sfd_l1_cpu', 'sfd_x4_cpu'))
+    assert_same(first, last, atol=1e-6, rtol=0)  # it started from the first
+    (log,) = Path('experiments/sfd_x4_cpu').glob('train_*.log')
+    assert '# niqe: ' in log.read_text()
+    main(['test', '-opt', str(ROOT / 'options/sfd/test_x4.yml')])
+    assert sorted(path.stem for path in Path('results/sfd_x4/visualization').rglob('*.png')) != []
+
+
+def test_sfd_option_file_of_iqa_writes_what_sassid_iqa_reads(skimage_datasets, capsys):
+    launch('train_iqa_cpu.yml')
+    photograph = Path(skimage.__file__).parent / 'data/coffee.png'
+    weights = 'experiments/sfd_iqa_cpu/models/sfd_latest.pth'
+    main(['iqa', str(photograph), '--weights', weights, '--patch-size', '128', '-o', 'quality.csv'])
+    (header, row) = Path('quality.csv').read_text().splitlines()
+    assert 0 < float(row.rpartition(',')[2]) < 1

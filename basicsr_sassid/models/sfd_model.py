@@ -7,6 +7,7 @@ abstract; losses and settings are those of its nearest relatives. Licence: Apach
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -124,6 +125,12 @@ class SFDModel(StockModelMixin, SRGANModel):
         for name, optimizer in self.optimizer_of.items():
             key = f'scheduler_{name}' if f'scheduler_{name}' in train else 'scheduler'
             self.schedulers.append(make_scheduler(optimizer, train.get(key) or {}, train['total_iter'], f'train.{key}'))
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """BasicSR's, without torch's warning on the schedule of a part whose first step is yet to come."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='Detected call of `lr_scheduler.step')
+            super().update_learning_rate(current_iter, warmup_iter)
 
     # ---- one iteration ----
 
