@@ -1,7 +1,9 @@
 """What SFD-IQA measures: its rank correlation with the strength of synthetic degradations, beside NIQE and others.
 
     python ablations/sfd_iqa.py -o results/sfd_iqa --test photographs --train datasets/skimage/train.lmdb
-    python ablations/sfd_iqa.py -o results/sfd_iqa --test photographs --weights experiments/NAME/models/sfd_latest.pth
+    python -m basicsr_sassid.train -opt options/sfd/train_iqa_cpu.yml
+    python ablations/sfd_iqa.py -o results/sfd_iqa --test photographs --patch-size 128 \\
+        --weights experiments/sfd_iqa_cpu/models/sfd_latest.pth
 
 Each clean photograph, none of which any training has read, is degraded by blur, correlated noise, JPEG and downscaling
 (reduced, then enlarged again), with five strengths each. SROCC is Spearman's correlation of a measure with the negative
@@ -113,11 +115,16 @@ def measures(args: argparse.Namespace) -> dict[str, Callable[[], Measure]]:
             'negative noise sigma': lambda: noiselessness,
             "NIQE's distance on the features": lambda: FeatureNIQE(Path(args.train)),
         }
-    for file in args.weights:
-        name = Path(file).parents[1].name
+    for file, name in weights_names(args).items():
         for part, fraction in PARTS.items():
-            table[f'{name}, {part}'] = lambda file=file, fraction=fraction: SFDQuality(file, fraction)
+            table[f'{name}, {part}'] = lambda file=file, fraction=fraction: SFDQuality(file, fraction, args.patch_size)
     return table
+
+
+def weights_names(args: argparse.Namespace) -> dict[str, str]:
+    """File -> name of its training, and how it is used."""
+    suffix = f', patches of {args.patch_size}' if args.patch_size else ''
+    return {file: Path(file).parents[1].name + suffix for file in args.weights}
 
 
 def evaluate(measure: Measure, photographs: list[Path]) -> dict[str, dict[str, float]]:
@@ -151,6 +158,7 @@ def main() -> None:
     parser.add_argument('--test', required=True, help='folder of clean photographs')
     parser.add_argument('--train', help='LMDB of clean images, for the measures without weights')
     parser.add_argument('--weights', nargs='*', default=[], help='sfd_*.pth')
+    parser.add_argument('--patch-size', type=int, help='of SFD-IQA; default: whole images')
     args = parser.parse_args()
     folder, photographs = Path(args.output), list_images(args.test)
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +166,7 @@ def main() -> None:
         file = folder / f'{name}.json'
         if not file.exists():
             write_json(evaluate(make(), photographs), file)
-    for name in {Path(file).parents[1].name for file in args.weights}:
+    for name in weights_names(args).values():
         write_json(mean_of(*(folder / f'{name}, {part}.json' for part in PARTS)), folder / f'{name}, both.json')
     print(f'{"SROCC: all photographs (within each)":42}' + ''.join(f'{kind:>16}' for kind in (*STRENGTHS, 'overall')))
     for file in sorted(folder.glob('*.json')):

@@ -143,7 +143,7 @@ def test_sfd_option_files_for_the_cpu_train_and_test_as_their_first_lines_have_i
     weights = 'experiments/sfd_l1_cpu/models/net_g_latest.pth'
     launch('train_cpu.yml', 'val:val_freq=2', f'path:pretrain_network_g={weights}', 'train:optim_g:lr=1e-9')
     first, last = (latest_params(Path(), name, 'g') for name in ('sfd_l1_cpu', 'sfd_x4_cpu'))
-    assert_same(first, last, atol=1e-6, rtol=0)  # it started from the first
+    assert_same(first, last, atol=1e-4, rtol=0)  # it started from the first
     (log,) = Path('experiments/sfd_x4_cpu').glob('train_*.log')
     assert '# niqe: ' in log.read_text()
     main(['test', '-opt', str(ROOT / 'options/sfd/test_x4.yml')])
