@@ -207,6 +207,7 @@ def add_iqa(commands: Commands) -> None:
     iqa.add_argument('--feature-fraction', type=float, help='of Feat-D, the rest of the prompts (default 0.5)')
     iqa.add_argument('--patch-size', type=int, help='mean over patches of that side (default: the whole image)')
     iqa.add_argument('--shorter-side', type=int, help='resize the shorter side first (default: as it is)')
+    iqa.add_argument('--semantic-weights', help="the frozen network's file, if it is elsewhere than in the training")
     _add_device(iqa)
     iqa.set_defaults(run='run_iqa', interrupted='no CSV was written')
 

@@ -14,6 +14,7 @@ whose values are in the folder are not computed again.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
 import sys
@@ -124,7 +125,8 @@ def measures(args: argparse.Namespace) -> dict[str, Callable[[], Measure]]:
 def weights_names(args: argparse.Namespace) -> dict[str, str]:
     """File -> name of its training, and how it is used."""
     suffix = f', patches of {args.patch_size}' if args.patch_size else ''
-    return {file: Path(file).parents[1].name + suffix for file in args.weights}
+    digests = {file: hashlib.sha256(Path(file).read_bytes()).hexdigest()[:6] for file in args.weights}
+    return {file: f'{Path(file).parents[1].name} {digest}{suffix}' for file, digest in digests.items()}
 
 
 def evaluate(measure: Measure, photographs: list[Path]) -> dict[str, dict[str, float]]:
@@ -167,7 +169,7 @@ def main() -> None:
         if not file.exists():
             write_json(evaluate(make(), photographs), file)
     for name in weights_names(args).values():
-        write_json(mean_of(*(folder / f'{name}, {part}.json' for part in PARTS)), folder / f'{name}, both.json')
+        write_json(mean_of(*(folder / f'{name}, {part}.json' for part in PARTS)), folder / f'{name}, mean.json')
     print(f'{"SROCC: all photographs (within each)":42}' + ''.join(f'{kind:>16}' for kind in (*STRENGTHS, 'overall')))
     for file in sorted(folder.glob('*.json')):
         values = json.loads(file.read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class Study:
 
     Args:
         folder: of the trainings, their lengths (``iterations.json``) and figures; several processes may share it.
-        minutes: of each training, which its step time turns into iterations.
+        minutes: length of each training, which its step time turns into iterations.
         labels: one for each loss.
         options: label, seed and iterations -> options of the training.
         kind: label -> group of losses that take the same time, whose median step time each of them has.
@@ -53,7 +54,14 @@ class Study:
     def plan(self) -> dict[str, int]:
         """Iterations of each loss; step times are measured in turns, once."""
         if self.plan_file.exists():
-            return json.loads(self.plan_file.read_text())
+            plan = json.loads(self.plan_file.read_text())
+            missing = [label for label in self.labels if label not in plan['iterations']]
+            if plan['minutes'] != self.minutes or missing:
+                sys.exit(
+                    f'{self.plan_file}: planned for {plan["minutes"]} minutes, without {missing or "nothing"}. Take '
+                    'another folder with -o.'
+                )
+            return plan['iterations']
         seconds: dict[str, list[float]] = {}
         for label in self.labels:
             step = self._step_seconds(label)
@@ -62,7 +70,7 @@ class Study:
         iterations = {
             label: int(60 * self.minutes / statistics.median(seconds[self.kind(label)])) for label in self.labels
         }
-        write_json(iterations, self.plan_file, indent=2)
+        write_json({'minutes': self.minutes, 'iterations': iterations}, self.plan_file, indent=2)
         return iterations
 
     def _step_seconds(self, label: str) -> float:
@@ -79,7 +87,7 @@ class Study:
         return median_seconds(step)
 
     def run(self, label: str, seed: int, evaluate: Callable[[nn.Module], dict[str, float]]) -> None:
-        """Train, evaluate the generator, keep the figures; what is there is not done again."""
+        """Train, evaluate the generator, keep the figures. What was finished before is not repeated."""
         file = self.figures / f'{label}, seed {seed}.json'
         if file.exists():
             return
@@ -108,10 +116,10 @@ class Study:
             write_json(figures, file)
             print(stem, {key: round(value, 3) for key, value in figures.items()}, flush=True)
 
-    def table(self, *others: str) -> None:
+    def table(self, *references: str) -> None:
         """Print the mean of each figure and, behind +-, half of its range over the seeds."""
         plan = self.plan()
-        for label in (*others, *self.labels):
+        for label in (*references, *self.labels):
             files = sorted(self.figures.glob(f'{label}, seed *.json'))
             if files:
                 rows = [json.loads(file.read_text()) for file in files]

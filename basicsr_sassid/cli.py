@@ -147,7 +147,13 @@ def run_noise(args: argparse.Namespace) -> None:
 def run_iqa(args: argparse.Namespace) -> None:
     """Print the quality of images; exit status 1 where some cannot be read."""
     ratings, failed = rate_files(
-        args.images, args.weights, args.feature_fraction, args.patch_size, args.shorter_side, args.device
+        args.images,
+        args.weights,
+        args.feature_fraction,
+        args.patch_size,
+        args.shorter_side,
+        args.semantic_weights,
+        args.device,
     )
     for path, quality in ratings.items():
         print(f'{quality:.4f}  {printable(path)}')

@@ -17,7 +17,7 @@ from clean_runs import instant_run, trained_run  # noqa: F401  fixtures
 from clip_models import clip_model, clip_registry, clip_weights  # noqa: F401  fixtures
 from evaluation_scenes import network, pairs  # noqa: F401  fixtures
 from helpers import REAL_DATA
-from sfd_scenes import sfd_options, squeezenet  # noqa: F401  fixtures
+from sfd_scenes import realworld_options, sfd_options, squeezenet  # noqa: F401  fixtures
 
 
 @pytest.fixture(autouse=True)

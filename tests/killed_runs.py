@@ -15,7 +15,7 @@ def train_until_killed(yml: str, cwd: Path, place: str, iteration: int, model: s
         yml: option file.
         cwd: folder in which the training runs.
         place: ``step``: behind a step of the networks; ``save``: behind a checkpoint.
-        iteration: of the place.
+        iteration: number of the iteration in which it dies.
         model: module and class in basicsr_sassid.models whose steps count.
 
     Returns:

@@ -10,9 +10,9 @@ import torch
 from basicsr.models import build_model
 from torchvision.models import squeezenet1_1
 
-from basicsr_sassid.training.options import resolve_options
+from basicsr_sassid.training.options import read_options, resolve_options
 
-from helpers import paired_dataset
+from helpers import ROOT, paired_dataset
 
 PARTS = ('g', 'd', 'feature_d', 'prompt')
 BACKBONE = {'backbone': 'squeezenet1_1', 'layer': 'features.5', 'final_layer': 'features.12'}
@@ -58,6 +58,23 @@ def sfd_options(photographs, squeezenet, tmp_path) -> dict:
         },
         'logger': {'print_freq': 2, 'save_checkpoint_freq': 2},
     }
+
+
+@pytest.fixture
+def realworld_options(sfd_options, photographs, tmp_path) -> dict:
+    """x2, without an image-level discriminator; the kernels are those of the option file."""
+    names = [path.name for path in sorted(photographs.glob('*.png'))]
+    (tmp_path / 'meta_info.txt').write_text('\n'.join(names))
+    published = read_options(ROOT / 'options/sfd/train_rrdb_x4_realworld.yml')['datasets']['train']
+    files = {'dataroot_gt': str(photographs), 'meta_info': str(tmp_path / 'meta_info.txt')}
+    sfd_options['datasets']['train'] = {**published, **files, 'batch_size_per_gpu': 2, 'num_worker_per_gpu': 0}
+    sfd_options['model_type'] = 'RealWorldSFDModel'
+    block = {'gt_size': 64, 'queue_size': 4, 'l1_gt_usm': False, 'percep_gt_usm': False}  # sharpening takes seconds
+    for key in ('gan_opt', 'optim_d'):
+        del sfd_options['train'][key]
+    del sfd_options['network_d']
+    sfd_options['train'].update(total_iter=6, degradation_opt=block)
+    return sfd_options
 
 
 def built(opt: dict, folder: Path):

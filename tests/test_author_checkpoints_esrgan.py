@@ -8,6 +8,7 @@ from basicsr.archs import build_network
 from basicsr.archs.rrdbnet_arch import RRDBNet
 from basicsr.models import build_model
 from basicsr.utils.registry import ARCH_REGISTRY
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -234,3 +235,11 @@ def test_pretrained_file_of_a_network_with_the_old_names_is_not_mapped(tmp_path,
     torch.save({'params': old.state_dict()}, tmp_path / 'net_g.pth')
     net = built(tmp_path, tmp_path / 'net_g.pth', block={'type': 'OldNetwork'}).net_g
     assert torch.equal(net.conv_first.weight, old.conv_first.weight)
+
+
+def test_pretrained_safetensors_load(tmp_path):
+    source = small_net()
+    save_file(source.state_dict(), tmp_path / 'net.safetensors')
+    model = built(tmp_path, tmp_path / 'net.safetensors')
+    for net in (model.net_g, model.net_g_ema):
+        assert all(torch.equal(value, source.state_dict()[name]) for name, value in net.state_dict().items())

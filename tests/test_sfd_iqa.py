@@ -58,6 +58,24 @@ def test_quality_is_its_formula(tmp_path):
     assert rate(IMAGE) == pytest.approx(0.3 * first + 0.7 * second, rel=1e-5)
 
 
+def test_quality_of_least_squares_is_cut_to_its_targets(tmp_path):
+    rate = SFDQuality(write(tmp_path, parts=['feature_d'], gan_type='lsgan'))
+    logits = rate.nets['feature_d'](rate.pair(torch.from_numpy(IMAGE).permute(2, 0, 1)[None] / 255)[0])
+    assert rate(IMAGE) == pytest.approx(float(logits.clamp(0, 1).mean()), abs=1e-6) and logits.min() < 0
+
+
+def test_quality_of_prompts_that_depend_on_the_size_takes_patches_alone(tmp_path):
+    prompt = {**PROMPT, 'num_features': 512 * 9}  # of a map of 3x3, which crops of 64 pixels have
+    params = build_network(prompt).state_dict()
+    path = write(tmp_path, parts=[], prompt={'network': prompt, 'params': params})
+    content = torch.load(path, weights_only=True)
+    content['features']['final_layer'] = 'features.12'
+    save_torch(content, path)
+    assert 0 < SFDQuality(path, patch_size=64)(IMAGE) < 1
+    with pytest.raises(UserError, match='trained on 4608 features, and an image of this size has .* patch size'):
+        SFDQuality(path)(IMAGE)
+
+
 def test_quality_of_patches_is_their_mean(tmp_path):
     path = write(tmp_path, parts=['feature_d'])
     image = np.random.default_rng(1).integers(0, 256, (64, 128, 3), np.uint8)
@@ -113,6 +131,15 @@ def test_command_prints_a_number_for_each_image_and_writes_a_csv(tmp_path, capsy
     assert float(rows[0]['quality']) == pytest.approx(SFDQuality(path)(IMAGE), abs=1e-5)
 
 
+def test_command_takes_the_semantic_network_from_another_place(tmp_path, capsys):
+    path = write(tmp_path)
+    expected = SFDQuality(path)(IMAGE)
+    cv2.imwrite(str(tmp_path / 'a.png'), IMAGE[..., ::-1])
+    moved = (tmp_path / 'squeezenet.pth').rename(tmp_path / 'moved.pth')
+    main(['iqa', str(tmp_path / 'a.png'), '--weights', str(path), '--semantic-weights', str(moved), '--device', 'cpu'])
+    assert capsys.readouterr().out.startswith(f'{expected:.4f}')
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
@@ -136,6 +163,8 @@ def test_quality_fraction_of_a_missing_part_raises_user_error(tmp_path):
     ('changes', 'message'),
     [
         ({'format': 2}, 'is no file of SFD-IQA'),
+        ({'features': ['squeezenet1_1']}, 'is no file of SFD-IQA'),
+        ({'features': {'backbone': 'squeezenet1_1', 'path': 'x'}}, 'is no file of SFD-IQA'),
         ({'features': {'backbone': 'squeezenet1_1', 'weights': 'random'}}, 'was trained on random features'),
         ({'feature_d': {'network': {**FEATURE_D, 'path': 'x'}, 'params': {}}}, 'feature_d cannot be built: expected a'),
         ({'feature_d': {'network': {**FEATURE_D, 'num_feat': 10**6}, 'params': {}}}, 'a number is out of range'),

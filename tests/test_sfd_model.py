@@ -88,6 +88,32 @@ def test_sfd_model_intervals_are_those_of_the_options(opt, tmp_path):
     assert steps == {'l_feature_d': [2, 4, 6], 'l_prompt': [3, 6]}
 
 
+def test_sfd_model_generator_waits_for_its_iterations(opt, tmp_path):
+    opt['train'].update(net_d_iters=2, net_d_init_iters=3)
+    opt['train']['sfd_opt'].update(feature_interval=2, text_interval=3)
+    del opt['train']['gan_opt'], opt['train']['optim_d'], opt['network_d']
+    model = built(opt, tmp_path)
+    assert model.complete_iteration == 6
+    steps = []
+    for iteration in range(1, 7):
+        before = copy.deepcopy(model.net_g.state_dict())
+        model.optimize_parameters(iteration)
+        if any(not torch.equal(value, before[name]) for name, value in model.net_g.state_dict().items()):
+            steps.append(iteration)
+        assert bool(model.get_current_log()) == (iteration not in (1, 5))  # in these no part is due
+    assert steps == [4, 6]
+
+
+def test_sfd_model_without_prompts_stops_at_the_layer_of_feat_d(opt, tmp_path):
+    whole = built(copy.deepcopy(opt), tmp_path)
+    opt['train']['sfd_opt']['text_weight'] = 0
+    model = built(opt, tmp_path)
+    calls = []
+    model.features.features.backbone.get_submodule('features.6').register_forward_hook(lambda *_: calls.append(1))
+    x = torch.rand(1, 3, 64, 64)
+    assert torch.equal(model.features(x)[0], whole.features(x)[0]) and not calls
+
+
 def test_sfd_model_schedules_of_parts_differ(opt, tmp_path):
     opt['train']['scheduler_prompt'] = {'type': 'MultiStepLR', 'milestones': [2], 'gamma': 0.1}
     model = built(opt, tmp_path)

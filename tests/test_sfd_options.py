@@ -6,11 +6,12 @@ import pytest
 from basicsr.models import build_model
 
 from basicsr_sassid.training.options import resolve_options
+from basicsr_sassid.training.sfd_checks import build_semantic_pair
 from basicsr_sassid.training.sfd_schema import SFDOptions
 from basicsr_sassid.utils.errors import UserError
 
 from helpers import error_of, trained, with_value
-from sfd_scenes import PARTS
+from sfd_scenes import BACKBONE, PARTS
 
 NUMBERS = ('feature_weight', 'text_weight', 'feature_interval', 'text_interval')
 NAMES = ('backbone', 'layer', 'final_layer', 'weights', 'input_norm')
@@ -87,7 +88,7 @@ def test_sfd_options_that_are_no_block_raise_user_error(opt, tmp_path, value):
             for value in (0, -1, 1.5, 'x', None, True)
         ),
         ('network_feature_d.variant', 'x', r"^network_feature_d: variant: expected one of .* got 'x'"),
-        ('network_prompt', None, r'^network_prompt'),
+        ('network_prompt', None, r'^network_prompt: expected a block of keys, got None'),
         ('network_prompt', {'type': 'LearnablePromptPair'}, r'^network_prompt: .*num_features'),
         (
             'network_prompt',
@@ -102,7 +103,10 @@ def test_sfd_options_that_are_no_block_raise_user_error(opt, tmp_path, value):
         *(('network_prompt.num_context', value, SIZES) for value in (-1, 1.5, 'x', None, True)),
         *(('network_prompt.logit_scale', value, SCALE) for value in (0, -1, 101, 'x', None, True)),
         ('network_prompt.num_context', 4, r'^network_prompt.num_context: squeezenet1_1 has no text tower, expected 0'),
-        ('network_d', None, r'^network_d'),
+        ('network_d', None, r'^network_d: expected a block of keys, got None'),
+        ('train.scheduler_promt', {}, r"^train: unknown key 'scheduler_promt'. Did you mean 'scheduler_prompt'"),
+        ('train.ldl_opt', {'type': 'L1Loss'}, r"^train: unknown key 'ldl_opt'"),
+        ('train.degradation_opt', {}, r"^train: unknown key 'degradation_opt'"),
         ('network_d.widht', 1, r"^network_d: unknown key 'widht'"),
         ('datasets.train.gt_size', 60, r'^datasets.train.gt_size: UNet.* of network_d needs a multiple of 8, got 60'),
         *((f'train.optim_{name}', {'lr': 1}, rf'^train.optim_{name}.type: expected one of') for name in PARTS),
@@ -225,3 +229,10 @@ def test_sfd_model_without_any_loss_raises_user_error(opt, tmp_path):
     opt['train']['sfd_opt'].update(feature_weight=0, text_weight=0)
     with pytest.raises(UserError, match='train: every loss is off'):
         build_model(resolve_options(opt, tmp_path, True))
+
+
+def test_sfd_model_random_features_in_several_processes_raise_user_error():
+    options = SFDOptions.parse({'features': {**BACKBONE, 'weights': 'random'}}, 'train.sfd_opt')
+    build_semantic_pair(options, dist=False)
+    with pytest.raises(UserError, match='^train.sfd_opt.features.weights: random ones would differ'):
+        build_semantic_pair(options, dist=True)

@@ -20,20 +20,8 @@ DEGRADATIONS = 'train.degradation_opt'
 
 
 @pytest.fixture
-def opt(sfd_options, photographs, tmp_path) -> dict:
-    """x2, without an image-level discriminator; the kernels are those of the option file."""
-    names = [path.name for path in sorted(photographs.glob('*.png'))]
-    (tmp_path / 'meta_info.txt').write_text('\n'.join(names))
-    published = read_options(ROOT / 'options/sfd/train_rrdb_x4_realworld.yml')['datasets']['train']
-    files = {'dataroot_gt': str(photographs), 'meta_info': str(tmp_path / 'meta_info.txt')}
-    sfd_options['datasets']['train'] = {**published, **files, 'batch_size_per_gpu': 2, 'num_worker_per_gpu': 0}
-    sfd_options['model_type'] = 'RealWorldSFDModel'
-    block = {'gt_size': 64, 'queue_size': 4, 'l1_gt_usm': False, 'percep_gt_usm': False}  # sharpening takes seconds
-    for key in ('gan_opt', 'optim_d'):
-        del sfd_options['train'][key]
-    del sfd_options['network_d']
-    sfd_options['train'].update(total_iter=6, degradation_opt=block)
-    return sfd_options
+def opt(realworld_options) -> dict:
+    return realworld_options
 
 
 def built(opt: dict, folder):
@@ -162,6 +150,17 @@ def test_realworld_sfd_model_validates_on_pairs_as_they_are(opt, photographs, tm
         (f'{DEGRADATIONS}.noise_range', [1], f'{DEGRADATIONS}.noise_range: '),
         (f'{DEGRADATIONS}.noise_range', 3, f'{DEGRADATIONS}.noise_range: expected a list, got 3'),
         (f'{DEGRADATIONS}.jpeg_range', [50, 100], f'{DEGRADATIONS}.jpeg_range.1: expected a number <= 99, got 100'),
+        (
+            f'{DEGRADATIONS}.resize_range',
+            [0.01, 2],
+            f'{DEGRADATIONS}.resize_range.0: expected a number >= 0.05, got 0.01',
+        ),
+        (
+            f'{DEGRADATIONS}.resize_range2',
+            [2, 4],
+            f'{DEGRADATIONS}.resize_range2: expected a number up to 1 and one from',
+        ),
+        ('scale', 3, 'scale: RealESRGANDataset gives crops of 400 pixels, expected a divisor, got 3'),
         (f'{DEGRADATIONS}.resize_prob', [0, 0, 0], 'resize_prob: expected a probability above 0 among the three'),
         (f'{DEGRADATIONS}.gray_noise_prob', 1.5, f'{DEGRADATIONS}.gray_noise_prob: expected a number <= 1, got 1.5'),
         (f'{DEGRADATIONS}.l1_usm', True, f"{DEGRADATIONS}: unknown key 'l1_usm'"),
@@ -169,6 +168,35 @@ def test_realworld_sfd_model_validates_on_pairs_as_they_are(opt, photographs, tm
 )
 def test_realworld_sfd_model_bad_option_raises_user_error(opt, tmp_path, key, value, message):
     assert message in (error_of(with_value(opt, key, value), tmp_path) or 'no error')
+
+
+def test_realworld_sfd_model_crops_that_do_not_fit_the_image_discriminator_raise_user_error(opt, tmp_path):
+    opt['network_d'] = {'type': 'UNetDiscriminatorSN_basicsr', 'num_in_ch': 3, 'num_feat': 4}
+    opt['train'].update(gan_opt={'type': 'GANLoss', 'gan_type': 'vanilla'}, optim_d={'type': 'Adam', 'lr': 1e-3})
+    opt['train']['degradation_opt']['gt_size'] = 60
+    message = error_of(opt, tmp_path)
+    assert message and message.startswith(f'{DEGRADATIONS}.gt_size: UNet') and message.endswith('of 8, got 60')
+
+
+def test_realworld_sfd_model_pool_of_another_batch_is_refused(opt, tmp_path):
+    model, batch = built(opt, tmp_path)
+    model.feed_data(batch)
+    state = model.process_state()
+    model.load_process_state(state)
+    assert model.queue_ptr == 2
+    with pytest.raises(ValueError, match='batch_size_per_gpu'):
+        model.load_process_state({name: images[:1] for name, images in state.items()})
+
+
+def test_realworld_sfd_model_resumed_from_an_older_state_keeps_the_files_of_later_ones(opt, tmp_path):
+    opt['train']['total_iter'] = 4
+    trained(opt, tmp_path)
+    states = tmp_path / 'experiments/tiny/training_states'
+    (states / '90_pool_0.pth').write_bytes(b'of another run')
+    opt['train']['total_iter'] = 8
+    trained(opt, tmp_path, auto_resume=True)
+    names = sorted(path.name for path in states.glob('*_pool_0.pth'))
+    assert names == ['6_pool_0.pth', '8_pool_0.pth', '90_pool_0.pth']
 
 
 def test_realworld_sfd_model_on_pairs_names_the_dataset_it_needs(opt, photographs, tmp_path):

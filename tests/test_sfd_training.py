@@ -6,16 +6,29 @@ import math
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import skimage
 import torch
+from basicsr.archs.srvgg_arch import SRVGGNetCompact
 from torch import Tensor
 
+from basicsr_sassid.training.datasets import complete_dataset, open_dataset
 from sassid import main
 
-from helpers import ROOT, assert_same, latest_params, log_of, paired_dataset, run_module, trained, write_yml
+from helpers import (
+    ROOT,
+    assert_same,
+    latest_params,
+    log_of,
+    paired_dataset,
+    run_module,
+    train_in_two_processes,
+    trained,
+    write_yml,
+)
 from killed_runs import train_until_killed
-from sfd_scenes import BACKBONE, PARTS
+from sfd_scenes import BACKBONE
 
 
 @pytest.fixture
@@ -36,13 +49,39 @@ def flat(content: object, name: str = '') -> dict[str, object]:
 def last_files(folder: Path) -> dict[str, object]:
     """Content of each network's last files, and of those of SFD-IQA."""
     models = folder / 'experiments/tiny/models'
-    names = [f'{name}_{label}' for name in ('sfd', *(f'net_{part}' for part in PARTS)) for label in (8, 'latest')]
-    return flat({name: torch.load(models / f'{name}.pth', weights_only=True) for name in names})
+    return flat({path.stem: torch.load(path, weights_only=True) for path in models.glob('*.pth')})
+
+
+@pytest.mark.slow
+def test_realworld_sfd_model_killed_after_its_first_state_equals_the_uninterrupted_run(realworld_options, tmp_path):
+    realworld_options['train'].update(ema_decay=0.9, total_iter=8)
+    run_killed(realworld_options, tmp_path, 'sfd_realworld_model.RealWorldSFDModel')
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_realworld_sfd_model_in_two_processes_has_a_pool_each_and_resumes(realworld_options, squeezenet, tmp_path):
+    yml = write_yml(realworld_options, tmp_path / 'tiny.yml')
+    train_in_two_processes(yml, tmp_path)
+    states = tmp_path / 'experiments/tiny/training_states'
+    pools = [torch.load(states / f'6_pool_{rank}.pth', weights_only=True)['queue_gt'] for rank in (0, 1)]
+    assert pools[0].shape == pools[1].shape and not torch.equal(*pools)
+    whole = {name: latest_params(tmp_path, 'tiny', name) for name in ('g', 'feature_d', 'prompt')}
+    for path in (states / '6.state', *states.glob('6_pool_*'), *(states.parent / 'models').glob('*_6.pth')):
+        path.unlink()
+    train_in_two_processes(yml, tmp_path, '--auto_resume')
+    for name, params in whole.items():
+        assert_same(params, latest_params(tmp_path, 'tiny', name))
 
 
 @pytest.mark.slow
 def test_sfd_model_killed_after_its_first_state_equals_the_uninterrupted_run(opt, tmp_path):
     opt['train']['ema_decay'] = 0.9
+    run_killed(opt, tmp_path, 'sfd_model.SFDModel')
+
+
+def run_killed(opt: dict, tmp_path: Path, model: str) -> None:
+    """Kill a training behind iteration 3, continue it, and compare its files with those of one that was not killed."""
     opt['train']['sfd_opt'].update(features={**BACKBONE, 'weights': 'random'}, text_interval=2)
     opt['datasets']['train']['num_worker_per_gpu'] = 1
     yml = write_yml(opt, tmp_path / 'tiny.yml')
@@ -50,8 +89,8 @@ def test_sfd_model_killed_after_its_first_state_equals_the_uninterrupted_run(opt
     for folder in (whole, cwd):
         folder.mkdir()
     run_module('basicsr_sassid.train', '-opt', yml, cwd=whole)
-    train_until_killed(yml, cwd, 'step', 3, 'sfd_model.SFDModel')
-    assert [path.name for path in (cwd / 'experiments/tiny/training_states').iterdir()] == ['2.state']
+    train_until_killed(yml, cwd, 'step', 3, model)
+    assert [path.name for path in (cwd / 'experiments/tiny/training_states').glob('*.state')] == ['2.state']
     done = run_module('basicsr_sassid.train', '-opt', yml, '--auto_resume', cwd=cwd)
     assert 'Resuming from iteration 2' in done.stdout
     expected, found = last_files(whole), last_files(cwd)
@@ -141,13 +180,26 @@ def test_sfd_option_files_for_the_cpu_train_and_test_as_their_first_lines_have_i
     off = ['train:sfd_opt:feature_weight=0', 'train:sfd_opt:text_weight=0']
     launch('train_cpu.yml', 'name=sfd_l1_cpu', *off)
     weights = 'experiments/sfd_l1_cpu/models/net_g_latest.pth'
-    launch('train_cpu.yml', 'val:val_freq=2', f'path:pretrain_network_g={weights}', 'train:optim_g:lr=1e-9')
+    launch(
+        'train_cpu.yml',
+        'val:val_freq=2',
+        f'path:pretrain_network_g={weights}',
+        'train:optim_g:lr=1e-9',
+        'train:scheduler:eta_min=0',
+    )
     first, last = (latest_params(Path(), name, 'g') for name in ('sfd_l1_cpu', 'sfd_x4_cpu'))
-    assert_same(first, last, atol=1e-4, rtol=0)  # it started from the first
+    assert_same(first, last, atol=1e-7, rtol=0)  # it started from the first
     (log,) = Path('experiments/sfd_x4_cpu').glob('train_*.log')
     assert '# niqe: ' in log.read_text()
     main(['test', '-opt', str(ROOT / 'options/sfd/test_x4.yml')])
-    assert sorted(path.stem for path in Path('results/sfd_x4/visualization').rglob('*.png')) != []
+    net = SRVGGNetCompact(3, 3, 48, 12, upscale=4)
+    net.load_state_dict(last)
+    block = {'name': 'val', 'type': 'SingleImageDataset', 'dataroot_lq': 'datasets/skimage/val_x4.lmdb'}
+    sample = open_dataset(complete_dataset(block, 'val', ['name']), 'val')[0]
+    with torch.no_grad():
+        image = (net(sample['lq'][None])[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    (written,) = Path('results/sfd_x4/visualization').rglob(f'{sample["lq_path"]}*.png')
+    assert np.array_equal(cv2.imread(str(written))[..., ::-1], image)
 
 
 def test_sfd_option_file_of_iqa_writes_what_sassid_iqa_reads(skimage_datasets, capsys):

@@ -21,13 +21,14 @@ def rate_files(
     feature_fraction: float | None = None,
     patch_size: int | None = None,
     shorter_side: int | None = None,
+    semantic_weights: str | None = None,
     device: str = 'auto',
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Quality of image files, in [0, 1], higher is better.
 
     Args:
         images: files or folders (searched below).
-        weights, feature_fraction, patch_size, shorter_side: see SFDQuality.
+        weights, feature_fraction, patch_size, shorter_side, semantic_weights: see SFDQuality.
         device: ``auto`` or torch's name of a device.
 
     Returns:
@@ -37,7 +38,8 @@ def rate_files(
         UserError: no image; see also SFDQuality.
     """
     paths = find_images(images, 'images')
-    rate = SFDQuality(weights, feature_fraction, patch_size, shorter_side, device=str(choose_device(device)))
+    device = str(choose_device(device))
+    rate = SFDQuality(weights, feature_fraction, patch_size, shorter_side, semantic_weights, device)
     ratings: dict[str, float] = {}
     failed: dict[str, str] = {}
     for path in paths:

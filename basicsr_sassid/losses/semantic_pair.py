@@ -22,7 +22,7 @@ class SemanticPair(nn.Module):
     Args:
         backbone, weights, input_norm: see SemanticFeatures.
         layer: module of the feature map.
-        final_layer: module of the final feature; it is behind ``layer``.
+        final_layer: module of the final feature, behind ``layer``; the same where the final feature is not used.
 
     Shape:
         (N, 3, H, W) in [0, 1] -> (N, C, h, w) and (N, D), float32.
@@ -39,11 +39,13 @@ class SemanticPair(nn.Module):
             self.features = SemanticFeatures(backbone, final_layer, weights, input_norm)
         except UserError as error:  # whose argument is called layer there
             raise UserError(f'final_{error}' if str(error).startswith('layer:') else str(error)) from error
-        self.text = ClipTextTower(backbone, weights) if backbone.startswith(CLIP) else None
+        has_text = backbone.startswith(CLIP) and final_layer != layer
+        self.text = ClipTextTower(backbone, weights) if has_text else None
         self.words = [self.text.tokenize(text) for text in WORDS] if self.text else []
         self.layers = layer, final_layer
         self._middle: Tensor | None = None
-        find_submodule(self.features.backbone, layer, backbone).register_forward_hook(self._keep)
+        if final_layer != layer:  # at which the pass stops
+            find_submodule(self.features.backbone, layer, backbone).register_forward_hook(self._keep)
 
     @property
     def encode_text(self) -> Encode | None:
@@ -57,8 +59,10 @@ class SemanticPair(nn.Module):
         self._middle = output.clone()  # the next layer may be an activation that works in place
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        final = self.features(images).flatten(1)
+        final = self.features(images)
+        if self.layers[0] == self.layers[1]:
+            return final, final.flatten(1)
         middle, self._middle = self._middle, None
         if middle is None:
             raise UserError('SemanticPair: final_layer lies before layer, {1} before {0}'.format(*self.layers))
-        return middle, final
+        return middle, final.flatten(1)

@@ -31,7 +31,8 @@ _NETWORKS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     'feature_d': (FeatureDiscriminator, ('num_in_ch', 'num_feat', 'variant')),
     'prompt': (LearnablePromptPair, ('num_features', 'num_context', 'width', 'logit_scale')),
 }
-_LARGEST = 4096  # of a number in the file
+_LARGEST = {'num_features': 10**6}  # numbers in the file; all others up to 4096
+_FEATURES = ('backbone', 'layer', 'final_layer', 'weights', 'input_norm')
 
 
 class SFDQuality:
@@ -40,6 +41,7 @@ class SFDQuality:
     .. math:: Q(I) = a \\cdot \\mathrm{mean}\\, \\mathrm{sigmoid}(D(\\phi(I))) + (1 - a) \\cdot q(I)
 
     with Feat-D's logits D of the middle features phi, and q the probability of the positive prompt for the final one.
+    Where Feat-D was trained with ``gan_type: lsgan``, whose targets are 0 and 1, its outputs are cut to [0, 1] instead.
 
     Args:
         weights: ``sfd_*.pth`` of a training of SFDModel.
@@ -68,9 +70,14 @@ class SFDQuality:
                 raise UserError(f'{name}: expected a number of pixels >= {LEAST_SIDE}, got {value!r}')
         path = require_path(weights, 'weights')
         content = read_pth(path, str(path))
-        if not isinstance(content, Mapping) or content.get('format') != FORMAT or 'features' not in content:
+        if (
+            not isinstance(content, Mapping)
+            or content.get('format') != FORMAT
+            or not _is_block(content.get('features'))
+        ):
             raise UserError(f'{path} is no file of SFD-IQA: SFDModel writes it as sfd_*.pth beside its networks')
         features = dict(content['features'])
+        self.is_least_squares = content.get('gan_type') == 'lsgan'
         if semantic_weights:
             features['weights'] = semantic_weights
         if features.get('weights') == RANDOM:
@@ -104,9 +111,16 @@ class SFDQuality:
         middle, final = self.pair(image)
         total = torch.zeros((), device=image.device)
         if self.feature_fraction > 0:
-            total = total + self.feature_fraction * self.nets['feature_d'](middle).sigmoid().mean()
+            logits = self.nets['feature_d'](middle)
+            values = logits.clamp(0, 1) if self.is_least_squares else logits.sigmoid()
+            total = total + self.feature_fraction * values.mean()
         if self.feature_fraction < 1:
             prompt: Any = self.nets['prompt']
+            if not prompt.num_context and final.shape[1] != prompt.prompts.shape[1]:
+                raise UserError(
+                    f'SFD-IQA: the prompts were trained on {prompt.prompts.shape[1]} features, and an image of this '
+                    f'size has {final.shape[1]}. Set the patch size to the side of the training crops.'
+                )
             logits = prompt(final, self.pair.encode_text if prompt.num_context else None)
             total = total + (1 - self.feature_fraction) * logits.softmax(dim=1)[:, 0].mean()
         return total
@@ -125,13 +139,19 @@ def _fraction(fraction: float | None, nets: Mapping[str, nn.Module], path: Path)
     return float(fraction)
 
 
+def _is_block(features: object) -> bool:
+    return isinstance(features, Mapping) and all(
+        key in _FEATURES and isinstance(value, str) for key, value in features.items()
+    )
+
+
 def _load(block: Any, name: str, path: Path) -> nn.Module:
     kind, keys = _NETWORKS[name]
     try:
         network = dict(block['network'])
         if network.pop('type') != kind.__name__ or not set(network) <= set(keys):
             raise ValueError(f'expected a {kind.__name__} with the arguments {", ".join(keys)}')
-        if any(isinstance(value, int | float) and not 0 <= value <= _LARGEST for value in network.values()):
+        if any(isinstance(v, int | float) and not 0 <= v <= _LARGEST.get(key, 4096) for key, v in network.items()):
             raise ValueError('a number is out of range')
         net = kind(**network).eval().requires_grad_(False)
         net.load_state_dict(block['params'])

@@ -7,6 +7,7 @@ abstract; losses and settings are those of its nearest relatives. Licence: Apach
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ from basicsr_sassid.metrics.sfd_quality import FORMAT
 from basicsr_sassid.training.optim import make_optimizer, make_scheduler
 from basicsr_sassid.training.sfd_checks import (
     LOSSES,
+    TRAIN_KEYS,
     build_semantic_pair,
     check_features,
     check_numbers,
@@ -36,17 +38,21 @@ from basicsr_sassid.training.sfd_checks import (
 from basicsr_sassid.training.sfd_schema import SFDOptions
 from basicsr_sassid.training.stages import on_cpu
 from basicsr_sassid.training.stock import StockModelMixin
+from basicsr_sassid.utils.option_checks import check_keys
 
 
 @MODEL_REGISTRY.register()
 class SFDModel(StockModelMixin, SRGANModel):
     """BasicSR's SRGANModel with a discriminator on semantic features (Feat-D) and a pair of prompts (TG-D).
 
-    Each iteration takes a step of the generator, of the image-level discriminator, of Feat-D and of the prompts, as far
-    as they are on: ``pixel_opt``, ``perceptual_opt``, ``gan_opt`` (with ``network_d``), ``sfd_opt.feature_weight``
-    (with ``network_feature_d``), ``sfd_opt.text_weight`` (with ``network_prompt``). The semantic network is frozen; it
-    is in no optimiser, checkpoint or DistributedDataParallel. ``sfd_<iter>.pth`` holds what SFD-IQA needs.
+    An iteration takes a step of the generator, of the image-level discriminator, of Feat-D and of the prompts, as far
+    as they are due and on: ``pixel_opt``, ``perceptual_opt``, ``gan_opt`` (with ``network_d``),
+    ``sfd_opt.feature_weight`` (with ``network_feature_d``), ``sfd_opt.text_weight`` (with ``network_prompt``). The
+    semantic network is frozen; it is in no optimiser, checkpoint or DistributedDataParallel. ``sfd_<iter>.pth`` holds
+    what SFD-IQA needs.
     """
+
+    train_keys: tuple[str, ...] = TRAIN_KEYS
 
     # ---- set-up ----
 
@@ -54,6 +60,7 @@ class SFDModel(StockModelMixin, SRGANModel):
         """Build the losses, the networks that are trained beside the generator, their optimisers and schedules."""
         train = self.opt['train']
         self.options = SFDOptions.parse(train.get('sfd_opt') or {}, 'train.sfd_opt')
+        check_keys(train, self.train_keys, 'train')
         check_parts(self.opt, self._parts())
         check_numbers(train)
         self.cri_pix, self.cri_perceptual, self.cri_gan = (
@@ -62,7 +69,7 @@ class SFDModel(StockModelMixin, SRGANModel):
         self.cri_feature = build_loss({'type': 'GANLoss', 'gan_type': self.options.gan_type}).to(self.device)
         self.features: SemanticPair | None = None
         if self.options.feature_weight or self.options.text_weight:
-            self.features = build_semantic_pair(self.options.features).to(self.device)
+            self.features = build_semantic_pair(self.options, self.opt['dist']).to(self.device)
             self.features.register_forward_hook(self._check_features)
         self.net_d, self.net_feature_d, self.net_prompt = (
             self._part(name) if is_on else None for name, is_on in self._parts().items()
@@ -72,7 +79,7 @@ class SFDModel(StockModelMixin, SRGANModel):
         self.net_g.train()
         self.ema_decay = train.get('ema_decay', 0)
         if self.ema_decay > 0:
-            self._start_average()
+            self.start_average()
         self.net_d_iters, self.net_d_init_iters = train.get('net_d_iters', 1), train.get('net_d_init_iters', 0)
         self.setup_optimizers()
         self.setup_schedulers()
@@ -99,15 +106,6 @@ class SFDModel(StockModelMixin, SRGANModel):
         """Forward hook of the semantic network: the length of a final feature may depend on the size of the crops."""
         check_features(self.opt, self.options, pair, features)
 
-    def _start_average(self) -> None:
-        """The moving average of the generator, as SRGANModel has it."""
-        self.net_g_ema = build_network(self.opt['network_g'], 'network_g').to(self.device).eval()
-        path = self.opt['path'].get('pretrain_network_g')
-        if path:
-            self.load_network(self.net_g_ema, path, self.opt['path'].get('strict_load_g', True), 'params_ema')
-        else:
-            self.model_ema(0)
-
     def setup_optimizers(self) -> None:
         """``optim_g``, and an optimiser for each network beside the generator."""
         self.trained = ['g', *(name for name, is_on in self._parts().items() if is_on)]
@@ -132,6 +130,13 @@ class SFDModel(StockModelMixin, SRGANModel):
             warnings.filterwarnings('ignore', message='Detected call of `lr_scheduler.step')
             super().update_learning_rate(current_iter, warmup_iter)
 
+    @property
+    def complete_iteration(self) -> int:
+        """The first iteration in which every part takes its step."""
+        intervals = {'feature_d': self.options.feature_interval, 'prompt': self.options.text_interval}
+        period = math.lcm(self.net_d_iters, *(intervals.get(name, 1) for name in self.trained))
+        return (self.net_d_init_iters // period + 1) * period
+
     # ---- one iteration ----
 
     def optimize_parameters(self, current_iter: int) -> None:
@@ -154,7 +159,7 @@ class SFDModel(StockModelMixin, SRGANModel):
                 pairs = self.features(torch.cat([self.reference('gan'), self.output.detach()]))
             for net, step in due:
                 step(net, pairs, losses)
-        self.log_dict = self.reduce_loss_dict(losses)
+        self.log_dict = self.reduce_loss_dict(losses) if losses else OrderedDict()
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
 
@@ -168,7 +173,7 @@ class SFDModel(StockModelMixin, SRGANModel):
             terms['l_g_pix'] = self.cri_pix(self.output, self.reference('l1'))
         if self.cri_perceptual:
             terms['l_g_percep'], terms['l_g_style'] = self.cri_perceptual(self.output, self.reference('percep'))
-        with self._frozen():
+        with _frozen(self.net_d, self.net_feature_d, self.net_prompt):
             if self.net_d is not None and self.cri_gan:
                 terms['l_g_gan'] = self.cri_gan(self.get_bare_model(self.net_d)(self.output), True, is_disc=False)
             if self.features is not None:
@@ -222,18 +227,6 @@ class SFDModel(StockModelMixin, SRGANModel):
         net: Any = self.get_bare_model(self.net_prompt)
         return self.features.encode_text if self.features is not None and net.num_context else None
 
-    @contextlib.contextmanager
-    def _frozen(self) -> Iterator[None]:
-        """No gradient reaches the networks beside the generator, whose next steps would add it to theirs."""
-        nets = [net for net in (self.net_d, self.net_feature_d, self.net_prompt) if net is not None]
-        for net in nets:
-            net.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for net in nets:
-                net.requires_grad_(True)
-
     # ---- files ----
 
     def save(self, epoch: int, current_iter: int) -> None:
@@ -251,6 +244,19 @@ class SFDModel(StockModelMixin, SRGANModel):
         self.save_training_state(epoch, current_iter)
 
 
+@contextlib.contextmanager
+def _frozen(*nets: nn.Module | None) -> Iterator[None]:
+    """No gradient reaches the networks beside the generator, whose next steps would add it to theirs."""
+    trained = [net for net in nets if net is not None]
+    for net in trained:
+        net.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for net in trained:
+            net.requires_grad_(True)
+
+
 def _cross_entropy(logits: Tensor, label: int) -> Tensor:
     return F.cross_entropy(logits, torch.full((len(logits),), label, device=logits.device))
 
@@ -260,4 +266,4 @@ def iqa_file(opt: Mapping[str, Any], options: SFDOptions, nets: Mapping[str, nn.
     parts = {
         name: {'network': opt[f'network_{name}'], 'params': on_cpu(net.state_dict())} for name, net in nets.items()
     }
-    return {'format': FORMAT, 'features': options.features.model_dump(), **parts}
+    return {'format': FORMAT, 'features': options.features.model_dump(), 'gan_type': options.gan_type, **parts}

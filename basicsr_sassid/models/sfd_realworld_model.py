@@ -12,7 +12,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from basicsr_sassid.models.sfd_model import SFDModel
-from basicsr_sassid.training.degradation_schema import DegradationOptions
+from basicsr_sassid.training.degradation_schema import CROP, DegradationOptions
 from basicsr_sassid.training.process_state import ProcessStateMixin
 from basicsr_sassid.utils.errors import UserError
 
@@ -28,10 +28,12 @@ class _JPEG(DiffJPEG):
 class RealWorldSFDModel(ProcessStateMixin, SFDModel, RealESRGANModel):
     """SFDModel whose training images BasicSR's RealESRGANModel degrades, on a GPU or a CPU.
 
-    ``datasets.train`` is BasicSR's RealESRGANDataset, ``train.degradation_opt`` sets the degradations. The pool of
+    ``datasets.train`` is BasicSR's RealESRGANDataset, ``train.degradation_opt`` sets the degradations. Where no loss
+    compares with sharpened images, the images that are degraded are not sharpened either, as BasicSR's are. The pool of
     training pairs of each process lies beside the training state (``<iter>_pool_<rank>.pth``, the newest two).
     """
 
+    train_keys = (*SFDModel.train_keys, 'degradation_opt')
     state_name, state_text = 'pool', 'the pool of training pairs starts empty'
 
     def __init__(self, opt: dict[str, Any]) -> None:
@@ -49,7 +51,10 @@ class RealWorldSFDModel(ProcessStateMixin, SFDModel, RealESRGANModel):
         """RealESRGANModel's. Raises UserError for batches of another dataset."""
         if self.is_train and 'kernel1' not in data:
             raise UserError('datasets.train.type: RealWorldSFDModel needs RealESRGANDataset, which makes blur kernels')
-        super().feed_data(data)
+        if self.is_train:
+            super().feed_data(data)
+        else:  # RealESRGANModel would sharpen the whole references, which nothing reads
+            super(RealESRGANModel, self).feed_data(data)
 
     @torch.no_grad()
     def _dequeue_and_enqueue(self) -> None:
@@ -77,13 +82,18 @@ class RealWorldSFDModel(ProcessStateMixin, SFDModel, RealESRGANModel):
         if not state:
             return
         sides = {'queue_lr': self.opt['gt_size'] // self.opt['scale'], 'queue_gt': self.opt['gt_size']}
-        count = len(state['queue_lr'])
+        count, batch = len(state['queue_lr']), self.opt['datasets']['train']['batch_size_per_gpu']
         for name, side in sides.items():
-            if state[name].shape[2:] != (side, side) or count > self.queue_size:
-                raise ValueError('it was saved with another gt_size, scale or queue_size')
-        for name in sides:
-            queue = torch.zeros(self.queue_size, *state[name].shape[1:], device=self.device)
-            queue[:count] = state[name].to(self.device).float() / 255
+            if state[name].shape[2:] != (side, side) or count > self.queue_size or count % batch:
+                raise ValueError('it was saved with another gt_size, scale, queue_size or batch_size_per_gpu')
+        # divided where the images were: GPUs round the quotient otherwise
+        images = {
+            'queue_lr': state['queue_lr'].to(self.device).float() / 255,
+            'queue_gt': state['queue_gt'].float() / 255,
+        }
+        for name, content in images.items():
+            queue = torch.zeros(self.queue_size, *content.shape[1:], device=self.device)
+            queue[:count] = content.to(self.device)
             setattr(self, name, queue)
         self.queue_ptr = count
 
@@ -92,10 +102,12 @@ def check_sizes(opt: Mapping[str, Any], options: DegradationOptions) -> None:
     """Raise UserError if the crops do not fit the scale, or the pool the batches.
 
     Args:
-        opt: of the training.
-        options: of its degradations.
+        opt: the training's options.
+        options: block ``train.degradation_opt``.
     """
     scale, batch = opt['scale'], opt['datasets']['train']['batch_size_per_gpu']
+    if CROP % scale:
+        raise UserError(f'scale: RealESRGANDataset gives crops of {CROP} pixels, expected a divisor, got {scale}')
     if options.gt_size % scale:
         raise UserError(f'train.degradation_opt.gt_size: expected a multiple of scale ({scale}), got {options.gt_size}')
     if options.queue_size % batch:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from basicsr_sassid.utils.schema import OptionBlock
 
-_CROP = 400  # pixels a side of what RealESRGANDataset gives
+CROP = 400  # pixels a side of what RealESRGANDataset gives
 
 
 def _rising(pair: list[float]) -> list[float]:
@@ -17,13 +17,19 @@ def _rising(pair: list[float]) -> list[float]:
     return pair
 
 
+def _around_one(pair: list[float]) -> list[float]:
+    if not pair[0] <= 1 <= pair[1]:
+        raise ValueError(f'expected a number up to 1 and one from 1, for reducing and enlarging, got {pair}')
+    return pair
+
+
 _Probability = Annotated[float, Field(ge=0, le=1)]
-_Factor = Annotated[float, Field(gt=0, le=16)]
+_Factor = Annotated[float, Field(ge=0.05, le=16)]  # below, crops are smaller than the blur kernels
 _Quality = Annotated[float, Field(ge=1, le=99)]  # BasicSR's DiffJPEG divides by 0 at 100
 _Strength = Annotated[float, Field(gt=0, le=255)]
 _LENGTH, _RISING = Field(min_length=2, max_length=2), AfterValidator(_rising)
 _Probabilities = Annotated[list[_Probability], Field(min_length=3, max_length=3)]
-_Factors = Annotated[list[_Factor], _LENGTH, _RISING]
+_Factors = Annotated[list[_Factor], _LENGTH, _RISING, AfterValidator(_around_one)]
 _Qualities = Annotated[list[_Quality], _LENGTH, _RISING]
 _Strengths = Annotated[list[_Strength], _LENGTH, _RISING]
 
@@ -31,7 +37,7 @@ _Strengths = Annotated[list[_Strength], _LENGTH, _RISING]
 class DegradationOptions(OptionBlock):
     """Block ``train.degradation_opt`` of RealWorldSFDModel.
 
-    The keys are those that BasicSR's RealESRGANModel reads at the top of an option file, with the values of
+    The keys are those by which BasicSR's RealESRGANModel degrades, at the top of its option files, with the values of
     Real-ESRGAN's (Wang et al., ICCVW 2021) as defaults. A key that ends in 2 is of the second degradation. The kernels
     of the blurs are options of RealESRGANDataset.
 
@@ -50,7 +56,7 @@ class DegradationOptions(OptionBlock):
             all discriminators. Where all are false, nothing is sharpened.
     """
 
-    gt_size: int = Field(default=256, ge=1, le=_CROP)
+    gt_size: int = Field(default=256, ge=1, le=CROP)
     queue_size: int = Field(default=180, ge=1, le=10**6)
     resize_prob: _Probabilities = [0.2, 0.7, 0.1]
     resize_range: _Factors = [0.15, 1.5]

@@ -135,9 +135,9 @@ def _build(opt: dict[str, Any]) -> Any:
 
 
 def _first_iterations(model: Any) -> list[int]:
-    """The first iteration of each stage."""
+    """The first iteration of each stage; that in which all parts of a model take their steps."""
     if not isinstance(model, StagedTraining):
-        return [1]
+        return [getattr(model, 'complete_iteration', 1)]
     starts = [0, *model.stage_ends()]
     return [start + 1 for start, end in zip(starts, starts[1:]) if end > start]
 

@@ -43,7 +43,8 @@ class ProcessStateMixin:
         parent: Any = super()
         parent.save(epoch, current_iter)
         files = self._state_file(0).parent.glob(self._state_file('*').name)
-        for path in sorted(files, key=_iteration)[:-_KEPT]:
+        # a run that was resumed from an older state stands before files of later iterations
+        for path in sorted((path for path in files if _iteration(path) <= current_iter), key=_iteration)[:-_KEPT]:
             path.unlink()
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:

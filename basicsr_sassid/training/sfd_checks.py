@@ -9,22 +9,28 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from basicsr_sassid.losses.prompt_pair import LearnablePromptPair
+from basicsr_sassid.losses.semantic_backbones import RANDOM
 from basicsr_sassid.losses.semantic_pair import SemanticPair
-from basicsr_sassid.training.sfd_schema import SemanticOptions, SFDOptions
+from basicsr_sassid.training.sfd_schema import SFDOptions
 from basicsr_sassid.utils.errors import UserError
 from basicsr_sassid.utils.option_checks import check_number, check_range, check_registered
 
 LOSSES = ('pixel_opt', 'perceptual_opt', 'gan_opt')
+_NETWORKS = ('g', 'd', 'feature_d', 'prompt')
+TRAIN_KEYS = (
+    *('total_iter', 'warmup_iter', 'ema_decay', 'net_d_iters', 'net_d_init_iters', 'sfd_opt', 'scheduler', *LOSSES),
+    *(f'{key}_{name}' for key in ('optim', 'scheduler') for name in _NETWORKS),
+)
 _SWITCHES = {'d': 'train.gan_opt', 'feature_d': 'train.sfd_opt.feature_weight', 'prompt': 'train.sfd_opt.text_weight'}
 _UNET_STEP = 8  # of the three poolings of BasicSR's U-Net discriminator
 _BLOCK_FEATURES = 'train.sfd_opt.features'
 
 
 def check_parts(opt: Mapping[str, Any], parts: Mapping[str, bool]) -> None:
-    """Refuse a network beside the generator that lacks a block, losses that are none, and a run without any loss.
+    """Refuse a network beside the generator without its blocks, losses that are not registered, and a run without any.
 
     Args:
-        opt: of the run.
+        opt: the run's options.
         parts: network beside the generator -> whether it is trained.
     """
     train = opt['train']
@@ -42,12 +48,13 @@ def check_parts(opt: Mapping[str, Any], parts: Mapping[str, bool]) -> None:
 
 
 def _check_crops(opt: Mapping[str, Any]) -> None:
-    gt_size, block = opt['datasets']['train'].get('gt_size'), opt['network_d']
+    where, block = 'datasets.train.gt_size', opt['network_d']
+    gt_size = opt['datasets']['train'].get('gt_size')
+    if 'gt_size' in opt:  # RealWorldSFDModel's
+        where, gt_size = 'train.degradation_opt.gt_size', opt['gt_size']
     is_unet = str(block.get('type')).startswith('UNetDiscriminatorSN')
     if is_unet and isinstance(gt_size, int) and gt_size % _UNET_STEP:
-        raise UserError(
-            f'datasets.train.gt_size: {block["type"]} of network_d needs a multiple of {_UNET_STEP}, got {gt_size}'
-        )
+        raise UserError(f'{where}: {block["type"]} of network_d needs a multiple of {_UNET_STEP}, got {gt_size}')
 
 
 def check_numbers(train: Mapping[str, Any]) -> None:
@@ -57,10 +64,20 @@ def check_numbers(train: Mapping[str, Any]) -> None:
     check_number(train.get('net_d_init_iters', 0), 0, 'train.net_d_init_iters')
 
 
-def build_semantic_pair(options: SemanticOptions) -> SemanticPair:
-    """The frozen network, with errors that name the options by their place in the file."""
+def build_semantic_pair(options: SFDOptions, dist: bool) -> SemanticPair:
+    """The frozen network, up to the last layer that is needed; errors name the options by their place in the file.
+
+    Args:
+        options: block ``train.sfd_opt``.
+        dist: there are several processes.
+    """
+    features = options.features
+    if dist and features.weights == RANDOM:
+        raise UserError(f'{_BLOCK_FEATURES}.weights: random ones would differ between the processes; name a file')
+    if not options.text_weight:
+        features = features.model_copy(update={'final_layer': features.layer})
     try:
-        return SemanticPair(**options.model_dump())
+        return SemanticPair(**features.model_dump())
     except UserError as error:
         raise UserError(f'{_BLOCK_FEATURES}.{error}') from error
 
@@ -94,7 +111,7 @@ def check_features(
     """Refuse sizes of Feat-D and the prompts that are not those of the features.
 
     Args:
-        opt: of the run.
+        opt: the run's options.
         options: block ``train.sfd_opt``.
         pair: the frozen network.
         features: its feature map, which Feat-D sees, and its final feature, which the prompts are compared with.
@@ -119,6 +136,6 @@ def check_features(
 
 
 def _check_size(opt: Mapping[str, Any], block: str, key: str, expected: int, what: str) -> None:
-    found = opt[block].get(key, expected)  # another network may not have the key
-    if found != expected:
-        raise UserError(f'{block}.{key}: expected {expected}, {what}, got {found!r}')
+    size = opt[block].get(key, expected)  # another network may not have the key
+    if size != expected:
+        raise UserError(f'{block}.{key}: expected {expected}, {what}, got {size!r}')

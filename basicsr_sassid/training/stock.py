@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from basicsr_sassid.io.author_checkpoints import has_first_esrgan_names
-from basicsr_sassid.io.checkpoint import load_state, read_weights, state_dict_of
+from basicsr_sassid.io.checkpoint import build_network, load_state, read_weights, state_dict_of
 from basicsr_sassid.training.runtime import wrap_distributed
 from basicsr_sassid.utils.errors import UserError
 
@@ -53,8 +54,10 @@ class StockModelMixin:
         state = content[key] if key else content
         if not isinstance(state, Mapping):
             raise UserError(f'{load_path}: expected a state dict in {key!r}, found a {type(state).__name__}')
-        if has_first_esrgan_names(state) and not has_first_esrgan_names(bare.state_dict()):
-            get_root_logger().info(f'Loading {type(bare).__name__} from {load_path}, in the names of ESRGAN.')
+        is_renamed = has_first_esrgan_names(state) and not has_first_esrgan_names(bare.state_dict())
+        if is_renamed or Path(load_path).suffix == '.safetensors':  # which BasicSR's does not read
+            names = ', in the names of ESRGAN' if is_renamed else ''
+            get_root_logger().info(f'Loading {type(bare).__name__} from {load_path}{names}.')
             load_state(bare, state_dict_of(state, load_path), load_path, strict)
             return
         if all(isinstance(value, Tensor) for value in content.values()):
@@ -68,6 +71,16 @@ class StockModelMixin:
         except RuntimeError as error:  # several lines, of which the dry run would print the first, without the sizes
             reason = ' '.join(map(str.strip, str(error).splitlines()))[:_LONGEST]
             raise UserError(f'{load_path} does not fit {type(bare).__name__}. {reason}') from error
+
+    def start_average(self) -> None:
+        """The moving average of the generator, ``net_g_ema``, as SRModel has it."""
+        model: Any = self
+        self.net_g_ema = build_network(self.opt['network_g'], 'network_g').to(self.device).eval()
+        path = self.opt['path'].get('pretrain_network_g')
+        if path:
+            self.load_network(self.net_g_ema, path, self.opt['path'].get('strict_load_g', True), 'params_ema')
+        else:
+            model.model_ema(0)
 
     def model_ema(self, decay: float = 0.999) -> None:
         """BasicSR's, which leaves the statistics of batch normalisation as they were at first."""
