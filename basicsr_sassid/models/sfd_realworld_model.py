@@ -33,6 +33,8 @@ class RealWorldSFDModel(ProcessStateMixin, SFDModel, RealESRGANModel):
     training pairs of each process lies beside the training state (``<iter>_pool_<rank>.pth``, the newest two).
     """
 
+    lq: Tensor
+    gt: Tensor
     train_keys = (*SFDModel.train_keys, 'degradation_opt')
     state_name, state_text = 'pool', 'the pool of training pairs starts empty'
 
