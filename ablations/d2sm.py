@@ -149,15 +149,7 @@ def main() -> None:
     parser.add_argument('--train', default='datasets/skimage/train.lmdb', help='clean images to train on')
     args = parser.parse_args()
     study = Study(args.output, args.minutes, losses(), Recipe(args.train, args.pretrained).options, kind)
-    study.plan()
-    if args.plan:
-        return
-    evaluate = Evaluation(args.test)
-    study.keep('noisy, seed 0', lambda: evaluate(None))
-    for seed in args.seeds:
-        for label in args.losses:
-            study.run(label, seed, evaluate)
-    study.table('noisy')
+    study.run_all(args, 'noisy', Evaluation(args.test))
 
 
 if __name__ == '__main__':

@@ -1,9 +1,10 @@
 """What SFD does for super-resolution: x4 with L1 alone, with an image-level GAN, with Feat-D and with Feat-D and TG-D.
 
     sassid prepare skimage -o datasets
-    python -m basicsr_sassid.train -opt options/sfd/train_cpu.yml --force_yml name=l1 \\
+    python -m basicsr_sassid.train -opt options/sfd/train_cpu.yml --force_yml name=sfd_l1_cpu \\
         train:sfd_opt:feature_weight=0 train:sfd_opt:text_weight=0
-    python ablations/sfd.py -o results/sfd --test photographs --pretrained experiments/l1/models/net_g_latest.pth
+    python ablations/sfd.py -o results/sfd --test photographs \\
+        --pretrained experiments/sfd_l1_cpu/models/net_g_latest.pth
 
 Every training starts from the same network, trained with L1, and has the same minutes (--minutes), which its step time
 turns into iterations. The test photographs are clean images that no training has read, reduced by 4 (bicubic). Feature
@@ -183,15 +184,7 @@ def main() -> None:
     if args.picture:
         write_picture(study, args)
         return
-    study.plan()
-    if args.plan:
-        return
-    evaluate = Evaluation(args.test)
-    study.keep('bicubic, seed 0', lambda: evaluate(None))
-    for seed in args.seeds:
-        for label in args.losses:
-            study.run(label, seed, evaluate)
-    study.table('bicubic')
+    study.run_all(args, 'bicubic', Evaluation(args.test))
 
 
 if __name__ == '__main__':

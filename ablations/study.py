@@ -56,11 +56,9 @@ class Study:
         if self.plan_file.exists():
             plan = json.loads(self.plan_file.read_text())
             missing = [label for label in self.labels if label not in plan['iterations']]
-            if plan['minutes'] != self.minutes or missing:
-                sys.exit(
-                    f'{self.plan_file}: planned for {plan["minutes"]} minutes, without {missing or "nothing"}. Take '
-                    'another folder with -o.'
-                )
+            if missing or plan['minutes'] != self.minutes:
+                reason = f'it lacks {missing[0]}' if missing else f'it is for --minutes {plan["minutes"]:g}'
+                sys.exit(f'{self.plan_file}: {reason}. Take another folder with -o.')
             return plan['iterations']
         seconds: dict[str, list[float]] = {}
         for label in self.labels:
@@ -116,10 +114,29 @@ class Study:
             write_json(figures, file)
             print(stem, {key: round(value, 3) for key, value in figures.items()}, flush=True)
 
-    def table(self, *references: str) -> None:
+    def run_all(
+        self, args: argparse.Namespace, reference: str, evaluate: Callable[[nn.Module | None], dict[str, float]]
+    ) -> None:
+        """Plan, and unless ``--plan`` is given, train for all seeds and losses and print the table.
+
+        Args:
+            args: those of :func:`add_study_arguments`.
+            reference: label of what is evaluated without a network.
+            evaluate: network, or None -> figures.
+        """
+        self.plan()
+        if args.plan:
+            return
+        self.keep(f'{reference}, seed 0', lambda: evaluate(None))
+        for seed in args.seeds:
+            for label in args.losses:
+                self.run(label, seed, evaluate)
+        self.table(reference)
+
+    def table(self, reference: str) -> None:
         """Print the mean of each figure and, behind +-, half of its range over the seeds."""
         plan = self.plan()
-        for label in (*references, *self.labels):
+        for label in (reference, *self.labels):
             files = sorted(self.figures.glob(f'{label}, seed *.json'))
             if files:
                 rows = [json.loads(file.read_text()) for file in files]
