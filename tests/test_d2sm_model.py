@@ -14,16 +14,8 @@ from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.utils.errors import UserError
 from sassid import main
 
-from helpers import (
-    ROOT,
-    assert_same,
-    latest_params,
-    log_of,
-    synthetic_options,
-    train_in_two_processes,
-    trained,
-    write_yml,
-)
+from helpers import ROOT, assert_same, latest_params, log_of, train_in_two_processes, trained, write_yml
+from synthetic_scenes import synthetic_options
 
 
 @pytest.fixture(scope='session')

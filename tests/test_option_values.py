@@ -30,13 +30,13 @@ from helpers import (
     error_of,
     latest_params,
     subsampled_options,
-    synthetic_options,
     tiny_options,
     trained,
     tree,
     with_validation,
     with_value,
 )
+from synthetic_scenes import synthetic_options
 
 # values of ANYTHING that a key takes
 TAKES: dict[str, tuple[Any, ...]] = {

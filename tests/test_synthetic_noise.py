@@ -18,7 +18,7 @@ from basicsr_sassid.noise.synthetic import simulate_camera
 from basicsr_sassid.training.protocols import WholeImageDataset
 from basicsr_sassid.training.validation import output_names
 
-from helpers import CAMERA, synthetic_dataset
+from synthetic_scenes import CAMERA, synthetic_dataset
 
 
 def fixed(root, **options):

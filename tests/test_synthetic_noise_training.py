@@ -16,7 +16,8 @@ from basicsr_sassid.training.loop import test as run_test
 from basicsr_sassid.training.options import resolve_options
 from basicsr_sassid.utils.errors import UserError
 
-from helpers import CAMERA, error_of, synthetic_dataset, synthetic_options, trained, with_value
+from helpers import error_of, trained, with_value
+from synthetic_scenes import CAMERA, synthetic_dataset, synthetic_options
 
 # ---- errors ----
 
