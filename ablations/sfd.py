@@ -38,6 +38,7 @@ from basicsr_sassid.evaluation.protocols import evaluate_image
 from basicsr_sassid.io.photo import list_images, read_photo
 from basicsr_sassid.losses.semantic_features import SemanticFeatures
 from basicsr_sassid.training.options import read_options
+from basicsr_sassid.utils.sequences import evenly_spaced
 
 LAYERS = {  # ends of the blocks of one resolution
     'lite0': ('efficientnet-lite0', ('_blocks.0', '_blocks.2', '_blocks.4', '_blocks.10')),
@@ -156,16 +157,13 @@ def as_bytes(image: np.ndarray) -> np.ndarray:
 
 def write_picture(study: Study, args: argparse.Namespace) -> None:
     """Enlarged crops: reduced photograph, each of the losses of seed 0, photograph; rows of photographs."""
+    nets = [net for label in args.losses if (net := study.network(label, 0))]
     rows = []
-    for path in list_images(args.test)[:: max(len(list_images(args.test)) // args.rows, 1)][: args.rows]:
+    for path in evenly_spaced(list_images(args.test), args.rows):
         clean, small = read_pair(path)
         top, left = (max(side - args.crop, 0) // 2 // SCALE for side in clean.shape[:2])
         small = small[top : top + args.crop // SCALE, left : left + args.crop // SCALE]
-        images = [enlarge(small, None)]
-        for label in args.losses:
-            net = study.network(label, 0)
-            if net:
-                images.append(enlarge(small, net))
+        images = [enlarge(small, None), *(enlarge(small, net) for net in nets)]
         images.append(clean[SCALE * top :, SCALE * left :][: images[0].shape[0], : images[0].shape[1]])
         rows.append(np.hstack([np.pad(image, ((0, 4), (0, 4), (0, 0)), constant_values=255) for image in images]))
     cv2.imwrite(str(args.picture), np.vstack(rows)[..., ::-1])

@@ -14,7 +14,6 @@ whose values are in the folder are not computed again.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import statistics
 import sys
@@ -32,7 +31,7 @@ from skimage.restoration import estimate_sigma
 from torch import Tensor
 
 from basicsr_sassid.evaluation.correlation import correlate
-from basicsr_sassid.io.atomic import write_json
+from basicsr_sassid.io.atomic import content_digest, write_json
 from basicsr_sassid.io.photo import list_images, read_photo
 from basicsr_sassid.losses.semantic_features import SemanticFeatures
 from basicsr_sassid.metrics.sfd_quality import SFDQuality
@@ -125,8 +124,7 @@ def measures(args: argparse.Namespace) -> dict[str, Callable[[], Measure]]:
 def weights_names(args: argparse.Namespace) -> dict[str, str]:
     """File -> name of its training, and how it is used."""
     suffix = f', patches of {args.patch_size}' if args.patch_size else ''
-    digests = {file: hashlib.sha256(Path(file).read_bytes()).hexdigest()[:6] for file in args.weights}
-    return {file: f'{Path(file).parents[1].name} {digest}{suffix}' for file, digest in digests.items()}
+    return {file: f'{Path(file).parents[1].name} {content_digest(file)[:6]}{suffix}' for file in args.weights}
 
 
 def evaluate(measure: Measure, photographs: list[Path]) -> dict[str, dict[str, float]]:

@@ -46,8 +46,8 @@ def flat(content: object, name: str = '') -> dict[str, object]:
     return {place: entry for key, value in content.items() for place, entry in flat(value, f'{name}.{key}').items()}
 
 
-def last_files(folder: Path) -> dict[str, object]:
-    """Content of each network's last files, and of those of SFD-IQA."""
+def network_files(folder: Path) -> dict[str, object]:
+    """Content of all files of networks and of SFD-IQA."""
     models = folder / 'experiments/tiny/models'
     return flat({path.stem: torch.load(path, weights_only=True) for path in models.glob('*.pth')})
 
@@ -60,7 +60,7 @@ def test_realworld_sfd_model_killed_after_its_first_state_equals_the_uninterrupt
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
-def test_realworld_sfd_model_in_two_processes_has_a_pool_each_and_resumes(realworld_options, squeezenet, tmp_path):
+def test_realworld_sfd_model_in_two_processes_has_a_pool_each_and_resumes(realworld_options, tmp_path):
     yml = write_yml(realworld_options, tmp_path / 'tiny.yml')
     train_in_two_processes(yml, tmp_path)
     states = tmp_path / 'experiments/tiny/training_states'
@@ -93,7 +93,7 @@ def run_killed(opt: dict, tmp_path: Path, model: str) -> None:
     assert [path.name for path in (cwd / 'experiments/tiny/training_states').glob('*.state')] == ['2.state']
     done = run_module('basicsr_sassid.train', '-opt', yml, '--auto_resume', cwd=cwd)
     assert 'Resuming from iteration 2' in done.stdout
-    expected, found = last_files(whole), last_files(cwd)
+    expected, found = network_files(whole), network_files(cwd)
     for place in ('net_g_8.params_ema', 'net_prompt_8.params', 'sfd_8.feature_d.params', 'sfd_8.prompt.params'):
         assert any(name.startswith(f'.{place}.') for name in expected)
     assert found.keys() == expected.keys()
